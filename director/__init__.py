@@ -1,0 +1,1 @@
+"""The director: runs measurements, and turns readings into energies, metrics and reports."""

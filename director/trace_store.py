@@ -1,0 +1,91 @@
+"""Traces on disk: one Parquet file per stream, read back in bounded pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from drivers.contract import Channel, Status
+from power_agent.messages import Stream
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of one stream, for some of its channels."""
+
+    t_ns: npt.NDArray[np.int64]
+    read_ns: npt.NDArray[np.int64]
+    values: list[npt.NDArray[np.int64] | npt.NDArray[np.float64]]  # per asked channel; raw, before `scale`
+    statuses: list[npt.NDArray[np.uint8]]
+
+
+def status_column(channel: Channel) -> str:
+    """Name of the column that holds a channel's `Status` codes."""
+    return f"{channel.name}:status"
+
+
+def iter_pieces(path: Path, channels: list[Channel], rows: int = 1 << 20) -> Iterator[Piece]:
+    """Read a trace file in pieces of at most `rows` rows, in file order.
+
+    A value that is not there (null) comes as NaN in a gauge and 0 in a counter, with its status.
+    """
+    import pyarrow.parquet as pq
+
+    columns = ["t_ns", "read_ns"]
+    for channel in channels:
+        columns += [channel.name, status_column(channel)]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            values: list[npt.NDArray[np.int64] | npt.NDArray[np.float64]] = []
+            statuses: list[npt.NDArray[np.uint8]] = []
+            for channel in channels:
+                column = batch.column(channel.name)
+                if column.null_count:
+                    column = column.fill_null(0 if channel.kind != "gauge" else float("nan"))
+                values.append(column.to_numpy(zero_copy_only=False))
+                statuses.append(batch.column(status_column(channel)).to_numpy(zero_copy_only=False))
+            yield Piece(batch.column("t_ns").to_numpy(), batch.column("read_ns").to_numpy(), values, statuses)
+
+
+class TraceWriter:
+    """Writes one stream's rows to a Parquet file; the file appears under its name only when it is complete."""
+
+    def __init__(self, path: Path, stream: Stream) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = path
+        self.stream = stream
+        self.rows = 0
+        self._part = path.with_name(path.name + ".part")
+        fields = [pa.field("t_ns", pa.int64()), pa.field("read_ns", pa.int64())]
+        for channel in stream.channels:
+            kind = pa.float64() if channel.kind == "gauge" else pa.int64()
+            fields += [pa.field(channel.name, kind), pa.field(status_column(channel), pa.uint8())]
+        self._schema = pa.schema(fields)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = pq.ParquetWriter(self._part, self._schema, compression="zstd", use_dictionary=False)
+
+    def write(self, piece: Piece) -> None:
+        """Append rows of all the stream's channels."""
+        import pyarrow as pa
+
+        columns: list[object] = [pa.array(piece.t_ns), pa.array(piece.read_ns)]
+        for values, status in zip(piece.values, piece.statuses, strict=True):
+            absent = (status != Status.NEW) & (status != Status.STALE)
+            columns += [pa.array(values, mask=absent), pa.array(status)]
+        self._file.write_batch(pa.record_batch(columns, schema=self._schema))
+        self.rows += len(piece.t_ns)
+
+    def close(self) -> None:
+        """Finish the file, make it durable and give it its name."""
+        import os
+
+        self._file.close()
+        with self._part.open("rb") as file:
+            os.fsync(file.fileno())
+        self._part.rename(self.path)
