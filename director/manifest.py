@@ -81,9 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     workload: Workload | None = None  # None: nothing was run, as in a replay
     idle_ns: list[tuple[int, int]] = []  # baseline intervals before and after the work, monotonic
     phase_sources: list[PhaseSource] = []
-    environment: dict[
-        str, str
-    ] = {}  # the few variables that change results: CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS …
+    environment: dict[str, str] = {}  # the few variables that change results: CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS …
     replay_clock: ReplayClockSpec | None = None
     factors: Factors = Factors()
     repeat_index: int | None = None  # position in a series of repeats
