@@ -1,0 +1,150 @@
+"""Finds drivers by name and opens them: the built-in ones, and those of other packages.
+
+Another package offers a driver through the entry-point group `power_agent.drivers`; see docs/devices/write-a-driver.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import MappingProxyType
+
+from drivers.contract import Driver, DriverOptions, Scope, Unavailable
+
+ENTRY_POINT_GROUP = "power_agent.drivers"
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "nvml": "drivers.nvml:NvmlDriver",
+        "rapl": "drivers.rapl:RaplDriver",
+        "hwmon": "drivers.hwmon:HwmonDriver",
+        "host": "drivers.host:HostDriver",
+        "replay": "drivers.replay:ReplayDriver",
+        "estimate": "drivers.estimate:EstimateDriver",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A driver that is open; whoever asked for it closes it."""
+
+    name: str
+    driver: Driver
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A driver that cannot be used here: why, and the command or step that would change it."""
+
+    name: str
+    reason: str
+    fix: str
+
+
+def open_drivers(
+    names: Sequence[str] | None,
+    *,
+    root: Path = Path("/"),
+    settings: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    clock_ns: Callable[[], int] = time.monotonic_ns,
+) -> list[Opened | Refused]:
+    """Open the named drivers, or with None all that work by themselves (`replay` only where it is given a `path`).
+
+    A driver that cannot be used is an answer here, never an exception. `estimate` comes last, because it may only
+    fill the gaps that measurements leave.
+    """
+    places, results = _known_drivers()
+    if names is None:
+        names = [name for name in places if name != "replay" or "path" in settings.get("replay", {})]
+    else:
+        results = [refused for refused in results if refused.name in names]
+    for name in sorted(dict.fromkeys(names), key=lambda name: name == "estimate"):
+        if name not in places:
+            results.append(_unknown(name, list(places)))
+            continue
+        opened_before = [result for result in results if isinstance(result, Opened)]
+        options = DriverOptions(
+            root=root,
+            settings=settings.get(name, {}),
+            clock_ns=clock_ns,
+            measured_scopes=_measured_scopes(opened_before),
+        )
+        results.append(_open(name, places[name], options, opened_before))
+    return results
+
+
+def _known_drivers() -> tuple[dict[str, str | EntryPoint], list[Opened | Refused]]:
+    """Where each driver is found, and those whose name another driver already has."""
+    places: dict[str, str | EntryPoint] = dict(BUILT_IN)
+    clashes: list[Opened | Refused] = []
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        if entry_point.name in places:
+            reason = f"{entry_point.value} calls its driver {entry_point.name!r}, a name that another driver has"
+            clashes.append(
+                Refused(
+                    entry_point.name, reason, f"rename the entry point in its package, or remove {entry_point.value}"
+                )
+            )
+        else:
+            places[entry_point.name] = entry_point
+    return places, clashes
+
+
+def _unknown(name: str, known: list[str]) -> Refused:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return Refused(name, f"there is no driver {name!r}", f"{hint}Known drivers: {', '.join(sorted(known))}")
+
+
+def _measured_scopes(opened: Sequence[Opened]) -> frozenset[Scope]:
+    return frozenset(
+        channel.scope
+        for result in opened
+        for group in result.driver.groups
+        for channel in group.channels
+        if channel.quantity in ("power", "energy") and channel.scope != "none" and not channel.estimate
+    )
+
+
+def _open(name: str, place: str | EntryPoint, options: DriverOptions, opened: Sequence[Opened]) -> Opened | Refused:
+    try:
+        driver_class = _load(place)
+    except Exception as error:  # a package of others may fail in any way while it is imported
+        text = f"its code cannot be loaded: {type(error).__name__}: {error}"
+        return Refused(name, text, "install what is missing, or leave this driver out")
+    try:
+        driver = driver_class.open(options)
+    except Unavailable as unavailable:
+        return Refused(name, unavailable.reason, unavailable.fix)
+    except Exception as error:  # a driver's mistake must not cost the readings of all the others
+        text = f"opening it failed: {type(error).__name__}: {error}"
+        return Refused(name, text, "report this to the driver's authors; the other drivers go on without it")
+    taken = {
+        channel.name: other.name for other in opened for group in other.driver.groups for channel in group.channels
+    }
+    for group in driver.groups:
+        for channel in group.channels:
+            if channel.name in taken:
+                driver.close()
+                reason = f"its channel {channel.name} is already offered by the driver {taken[channel.name]!r}"
+                return Refused(name, reason, f"leave out one of the two drivers {name!r} and {taken[channel.name]!r}")
+            taken[channel.name] = name
+    return Opened(name, driver)
+
+
+def _load(place: str | EntryPoint) -> type[Driver]:
+    if isinstance(place, EntryPoint):
+        loaded = place.load()
+    else:
+        module, _, attribute = place.partition(":")
+        loaded = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(loaded, type) and issubclass(loaded, Driver)):
+        raise TypeError(f"{loaded!r} is not a subclass of drivers.contract.Driver")
+    return loaded
