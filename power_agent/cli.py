@@ -1,0 +1,146 @@
+"""The command `power-agent`: what can be measured here, and marks from shell scripts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+_WORK = ("samples", "tokens", "queries", "streams")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 ok, 2 wrong usage."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == "devices":
+            return _devices(arguments)
+        return _mark(arguments)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough. What Python flushes at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="power-agent", description="Measure power and energy of this machine, for machine-learning work."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    devices = commands.add_parser(
+        "devices",
+        help="list what can be measured here, and what would make the rest work",
+        description="List every channel that can be measured here. For each driver that cannot be used: why, and what "
+        "would change it.",
+    )
+    devices.add_argument("--json", action="store_true", help="print JSON for programs")
+    devices.add_argument(
+        "--driver", action="append", metavar="NAME", help="only this driver; may be given more than once"
+    )
+    devices.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="DRIVER.KEY=VALUE",
+        help="a setting of a driver, such as replay.path=spl.txt",
+    )
+    devices.add_argument(
+        "--root",
+        default="/",
+        metavar="DIR",
+        help="where /sys, /proc and /dev of the machine are mounted, such as /host in a container",
+    )
+
+    mark = commands.add_parser(
+        "mark",
+        help="mark a phase of a workload from a shell script",
+        description="Mark where a phase begins or ends, or one instant. Does nothing where no measurement runs.",
+    )
+    mark.add_argument("op", choices=("begin", "end", "point"))
+    mark.add_argument("name", metavar="NAME", help="name of the phase: epoch, eval, …")
+    mark.add_argument("--index", type=int, metavar="N", help="which of the phases of this name")
+    for unit in _WORK:
+        mark.add_argument(f"--{unit}", type=float, metavar="X", help=f"{unit} that the phase processed")
+    mark.add_argument(
+        "--attribute",
+        action="append",
+        default=[],
+        type=_attribute,
+        metavar="KEY=VALUE",
+        help="anything else worth keeping; may be given more than once",
+    )
+    mark.add_argument("--verbose", action="store_true", help="say so where no measurement runs")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that costs more than the rest of the start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('ml-power-agent')}")
+        parser.exit()
+
+
+def _setting(text: str) -> tuple[str, str, str]:
+    name, equals, value = text.partition("=")
+    driver, dot, key = name.partition(".")
+    if not (equals and dot and driver and key):
+        raise argparse.ArgumentTypeError(f"{text!r} is not DRIVER.KEY=VALUE, such as replay.path=spl.txt")
+    return driver, key, value
+
+
+def _attribute(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and key):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _devices(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from drivers.discovery import Opened, open_drivers
+    from power_agent import device_table
+
+    settings: dict[str, dict[str, str]] = {}
+    for driver, key, value in arguments.set:
+        settings.setdefault(driver, {})[key] = value
+    results = open_drivers(arguments.driver, root=Path(arguments.root), settings=settings)
+    try:
+        if arguments.json:
+            print(device_table.as_json(results))
+        else:
+            device_table.show(results)
+    finally:
+        for result in results:
+            if isinstance(result, Opened):
+                result.driver.close()
+    return 0
+
+
+def _mark(arguments: argparse.Namespace) -> int:
+    from power_agent.marks import shell_mark
+
+    work = {unit: getattr(arguments, unit) for unit in _WORK if getattr(arguments, unit) is not None}
+    try:
+        written = shell_mark(arguments.op, arguments.name, arguments.index, work, dict(arguments.attribute))
+    except OSError as error:
+        # The workload's script goes on: a lost mark is no reason to stop it.
+        print(f"power-agent: mark {arguments.name!r} was lost: {error}", file=sys.stderr)
+        return 0
+    if not written and arguments.verbose:
+        print("power-agent: no measurement runs (POWER_AGENT_MARKS is not set); nothing was marked", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
