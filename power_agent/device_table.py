@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import msgspec
 from rich.console import Console, RenderableType
@@ -13,16 +15,32 @@ from rich.text import Text
 from drivers.contract import Accuracy, Channel, Group
 from drivers.discovery import Opened, Refused
 
-# Columns are added as there is room for them, in this order.
-_SCOPE_FROM_WIDTH = 100
-_DESCRIPTION_FROM_WIDTH = 140
-_LONGEST_NAME = 24  # longer channel names fold
-_ACCURACY_WIDTH = len("±50 % estimate")
+# Columns are added as there is room for them.
+_KIND_AND_SCOPE_FROM_WIDTH = 100
+_SOURCES_FROM_WIDTH = 140
+_NAMES_WIDTH = 27  # of the column of channel names; a longer list of names goes on in the next line
+_DEVICE_WIDTH = 16
 _UNKNOWN = "–"
 _LEGEND = (
     "rate: how often it is read, unless told otherwise; update: how often the device has a new value; "
-    f"window: what a value averages over; {_UNKNOWN}: unknown"
+    f"window: what a value averages over; {_UNKNOWN}: unknown. --json tells more of each channel."
 )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Channels of a device that are alike in all that the table tells. Each channel of power or energy has its own."""
+
+    names: tuple[str, ...]
+    unit: str
+    kind: str
+    scope: str
+    rate_hz: float
+    update_s: float | None
+    window_s: float | None
+    accuracy: Accuracy | None
+    estimate: bool
+    model: str
 
 
 def show(results: Sequence[Opened | Refused], console: Console | None = None) -> None:
@@ -30,27 +48,22 @@ def show(results: Sequence[Opened | Refused], console: Console | None = None) ->
     console = console or Console(highlight=False)
     opened = [result for result in results if isinstance(result, Opened)]
     refused = [result for result in results if isinstance(result, Refused)]
-    tables = {driver.name: _channel_rows(driver, console.width) for driver in opened}
-    # The first columns are equally wide in all tables, so that the others stand in line down the page.
-    every_row = [row for rows in tables.values() for row in rows]
-    device_width, name_width = (max((len(str(row[n])) for row in every_row), default=0) for n in (0, 1))
-    for driver in opened:
-        rows = tables[driver.name]
-        table = _channel_table(console.width, device_width, name_width)
-        for row in rows:
-            table.add_row(*row)
-        console.print(Text.assemble((driver.name, "bold"), (f"  {len(rows)} channels", "dim")))
-        console.print(_indented(table))
+    tables = [_merge_devices(_lines_by_device(driver)) for driver in opened]
+    # The first column is equally wide in all tables, so that the others stand in line down the page.
+    device_width = max((len(device) for table in tables for device, _ in table), default=0)
+    for driver, table in zip(opened, tables, strict=True):
+        count = sum(len(group.channels) for group in driver.driver.groups)
+        console.print(Text.assemble((driver.name, "bold"), (f"  {count} channels", "dim")))
+        console.print(_indented(_channel_table(table, device_width, console.width)))
         for note in driver.driver.notes:
             console.print(_indented(_reason(note.reason, note.fix)))
         console.print()
     if opened:
         console.print(Text(_LEGEND, style="dim"))
-        console.print()
     else:
         console.print(Text("Nothing can be measured here.", style="bold"))
-        console.print()
     if refused:
+        console.print()
         console.print(Text("Cannot be used here", style="bold"))
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(no_wrap=True)
@@ -76,44 +89,78 @@ def as_json(results: Sequence[Opened | Refused]) -> str:
     return msgspec.json.format(msgspec.json.encode({"drivers": drivers}), indent=2).decode()
 
 
-def _channel_table(width: int, device_width: int, name_width: int) -> Table:
+def _lines_by_device(opened: Opened) -> dict[str, list[_Line]]:
+    """Lines of each device, devices in the order in which they come."""
+    devices: dict[str, list[_Line]] = {}
+    for group in opened.driver.groups:
+        for channel in group.channels:
+            lines = devices.setdefault(channel.device, [])
+            line = _line(opened.name, channel, group)
+            for place, other in enumerate(lines):
+                if channel.quantity not in ("power", "energy") and replace(other, names=line.names) == line:
+                    lines[place] = replace(other, names=other.names + line.names)
+                    break
+            else:
+                lines.append(line)
+    return devices
+
+
+def _line(driver: str, channel: Channel, group: Group) -> _Line:
+    name = channel.name.removeprefix(f"{driver}/").removeprefix(f"{channel.device}/")
+    return _Line(
+        names=(name,),
+        unit=channel.unit,
+        kind=channel.kind,
+        scope=channel.scope,
+        rate_hz=group.default_hz,
+        update_s=channel.update_period_s,
+        window_s=channel.window_s,
+        accuracy=channel.accuracy,
+        estimate=channel.estimate,
+        model=channel.model,
+    )
+
+
+def _merge_devices(devices: dict[str, list[_Line]]) -> list[tuple[str, list[_Line]]]:
+    """Neighbours that are alike in everything become one entry: `gpu0…7`."""
+    merged = []
+    for lines, members in groupby(devices.items(), key=lambda item: item[1]):
+        names = [device for device, _ in members]
+        stem = names[0].rstrip("0123456789")
+        merged.append((names[0] if len(names) == 1 else f"{names[0]}…{names[-1].removeprefix(stem)}", lines))
+    return merged
+
+
+def _channel_table(entries: Sequence[tuple[str, list[_Line]]], device_width: int, width: int) -> Table:
+    has_kind, has_sources = width >= _KIND_AND_SCOPE_FROM_WIDTH, width >= _SOURCES_FROM_WIDTH
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("device", no_wrap=True, style="cyan", min_width=device_width)
-    table.add_column("channel", overflow="fold", min_width=min(name_width, _LONGEST_NAME))
+    table.add_column("device", overflow="fold", style="cyan", width=min(device_width, _DEVICE_WIDTH))
+    table.add_column("channel", overflow="fold", width=_NAMES_WIDTH)
     table.add_column("unit", no_wrap=True)
-    table.add_column("kind", no_wrap=True, min_width=len("counter"))
-    if width >= _SCOPE_FROM_WIDTH:
+    if has_kind:
+        table.add_column("kind", no_wrap=True, min_width=len("counter"))
         table.add_column("scope", no_wrap=True, min_width=len("package"))
     table.add_column("rate", no_wrap=True, justify="right", min_width=len("10 Hz"))
     table.add_column("update", no_wrap=True, justify="right")
     table.add_column("window", no_wrap=True, justify="right", min_width=len("instant"))
-    table.add_column("accuracy", no_wrap=True, min_width=_ACCURACY_WIDTH)
-    if width >= _DESCRIPTION_FROM_WIDTH:
-        table.add_column("description", style="dim")
+    table.add_column("accuracy")
+    if has_sources:
+        table.add_column("accuracy from", style="dim")
+        table.add_column("model", style="dim")
+    for device, lines in entries:
+        for place, line in enumerate(lines):
+            label = Text(", ".join(line.names))
+            if line.estimate:
+                label.append(" (estimate)", style="magenta")
+            cells: list[RenderableType] = [device if place == 0 else "", label, line.unit]
+            if has_kind:
+                cells += [line.kind, line.scope if line.scope != "none" else _UNKNOWN]
+            cells += [f"{line.rate_hz:.3g} Hz", _seconds(line.update_s), _seconds(line.window_s)]
+            cells.append(_accuracy(line.accuracy, line.unit))
+            if has_sources:
+                cells += [line.accuracy.source if line.accuracy else "", line.model if place == 0 else ""]
+            table.add_row(*cells)
     return table
-
-
-def _channel_rows(opened: Opened, width: int) -> list[list[RenderableType]]:
-    """One row of cells per channel, the channels of a device together, devices in the order in which they come."""
-    channels = [(channel, group) for group in opened.driver.groups for channel in group.channels]
-    by_device: dict[str, list[list[RenderableType]]] = {}
-    for channel, group in channels:
-        rows = by_device.setdefault(channel.device, [])
-        rows.append(["" if rows else channel.device, *_cells(opened.name, channel, group, width)])
-    return [row for rows in by_device.values() for row in rows]
-
-
-def _cells(driver: str, channel: Channel, group: Group, width: int) -> list[RenderableType]:
-    name = channel.name.removeprefix(f"{driver}/").removeprefix(f"{channel.device}/")
-    accuracy = _accuracy(channel.accuracy, channel.unit)
-    cells: list[RenderableType] = [name, channel.unit, channel.kind]
-    if width >= _SCOPE_FROM_WIDTH:
-        cells.append(channel.scope if channel.scope != "none" else _UNKNOWN)
-    cells += [f"{group.default_hz:.3g} Hz", _seconds(channel.update_period_s), _seconds(channel.window_s)]
-    cells.append(Text.assemble(accuracy, (" estimate", "magenta")) if channel.estimate else accuracy)
-    if width >= _DESCRIPTION_FROM_WIDTH:
-        cells.append(channel.description)
-    return cells
 
 
 def _accuracy(accuracy: Accuracy | None, unit: str) -> str:
