@@ -1,0 +1,104 @@
+"""How marks are put into JSON: quickly for the usual, safely for whatever else a workload may pass. Nothing raises."""
+
+from __future__ import annotations
+
+import json
+import operator
+
+TYPE_CHECKING = False  # as in typing, whose import the workload is spared
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+_LONGEST_NAME = 256  # characters; the rest is cut off
+_LARGEST_ATTRIBUTES = 16_384  # characters of JSON
+_MOST_NAMES = 1024  # whose encoding is kept
+_LARGEST_INTEGER = 2**63 - 1
+
+
+def _plain_value(value: Any) -> object:
+    """What JSON has no word for: a scalar of numpy or torch as its number, anything else as text."""
+    try:
+        return value.item()
+    except Exception:
+        return str(value)
+
+
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain_value).encode
+
+
+names: dict[object, bytes] = {}
+"""Names in JSON, for those who cannot wait: look here first, then call `encode_name`."""
+
+
+def encode_name(name: object) -> bytes:
+    """A phase's name as JSON, at most 256 characters of it."""
+    try:
+        text = str(name)
+        short = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+        encoded = _json(short).encode("utf-8", "replace")
+    except Exception:
+        return b'"unnamed"'
+    if type(name) is str and text is short and len(names) < _MOST_NAMES:
+        names[name] = encoded
+    return encoded
+
+
+def encode_details(
+    index: object, rank: object, work: Mapping[str, Any], attributes: Mapping[str, Any], error: str | None = None
+) -> bytes:
+    """The optional fields of a line, each with a comma before it. What cannot be used is named in the attributes."""
+    line = b""
+    unusable: dict[str, str] = {}
+    if index is not None:
+        line = _integer_field("index", index, unusable)
+    if rank is not None:
+        line += _integer_field("rank", rank, unusable)
+    if work:
+        line += _work_field(work, unusable)
+    if attributes or unusable:
+        line += b',"attributes":%b' % _encode_attributes({**attributes, **unusable})
+    if error is not None:
+        line += b',"error":%b' % encode_name(error)
+    return line
+
+
+def _integer_field(key: str, number: Any, unusable: dict[str, str]) -> bytes:
+    try:
+        integer = number if type(number) is int else operator.index(number)
+        if -_LARGEST_INTEGER <= integer <= _LARGEST_INTEGER:
+            return b',"%b":%d' % (key.encode(), integer)
+    except Exception:
+        pass
+    unusable[f"unusable_{key}"] = _short_repr(number)
+    return b""
+
+
+def _work_field(work: Mapping[str, Any], unusable: dict[str, str]) -> bytes:
+    counts = b""
+    for unit, amount in work.items():
+        try:
+            if type(amount) is int and 0 <= amount <= _LARGEST_INTEGER:
+                counts += b',"%b":%d' % (unit.encode(), amount)
+            else:
+                counts += b',"%b":%b' % (unit.encode(), _json(float(amount)).encode())  # fails for what is not finite
+        except Exception:
+            unusable[f"unusable_{unit}"] = _short_repr(amount)
+    return b',"work":{%b}' % counts[1:] if counts else b""
+
+
+def _encode_attributes(attributes: Mapping[str, Any]) -> bytes:
+    try:
+        text = _json(attributes)
+    except Exception:  # a value that refers to itself, is not a number, or whose __str__ fails; a key that is no str
+        text = _json({str(key): _short_repr(value) for key, value in attributes.items()})
+    if len(text) > _LARGEST_ATTRIBUTES:
+        text = _json({"dropped_attributes": f"{len(text)} characters of JSON; {_LARGEST_ATTRIBUTES} is the most"})
+    return text.encode("utf-8", "replace")
+
+
+def _short_repr(value: object) -> str:
+    try:
+        return repr(value)[:_LONGEST_NAME]
+    except Exception as error:
+        return f"its repr failed: {type(error).__name__}"
