@@ -1,0 +1,144 @@
+"""Reads NVML: one call at a time into a source, all sources of a group into a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from struct import Struct
+from types import ModuleType
+
+from drivers.contract import Channel, DeviceLost, Group, Row, Status
+
+Answer = tuple[int, float]  # nvmlReturn and the raw value; the value means nothing unless nvmlReturn is 0
+
+# nvmlFieldValue_t: fieldId, scopeId, timestamp and latencyUsec (not used), then valueType, nvmlReturn, value.
+_ENTRY = Struct("=24xIi8s")
+# Position = nvmlValueType_t: double, unsigned int, unsigned long, unsigned long long, long long, int, unsigned short.
+_VALUE = tuple(Struct(layout) for layout in ("=d", "=I4x", "=Q", "=Q", "=q", "=i4x", "=H6x"))
+
+# nvmlReturn_t of a GPU, or a driver, that no later call can reach either: UNINITIALIZED, DRIVER_NOT_LOADED,
+# GPU_IS_LOST, RESET_REQUIRED, LIB_RM_VERSION_MISMATCH, GPU_NOT_FOUND.
+_GONE = frozenset({1, 9, 15, 16, 18, 28})
+
+INT64 = (0, 2**63 - 1)  # what a counter or a state may be; NVML's "not available" is 2^64 - 1
+NOT_A_VALUE_TYPE = -1  # stands for nvmlReturn where a field carries a type that nvml.h does not list
+
+
+class FieldValues:
+    """Several fields of one GPU in one nvmlDeviceGetFieldValues.
+
+    The request array is built once: pynvml's own function builds it again at each call, which costs three times more.
+    """
+
+    def __init__(self, nvml: ModuleType, handle: object, fields: Sequence[tuple[int, int]]) -> None:
+        """`fields` are pairs of field id and scope id."""
+        array = (nvml.c_nvmlFieldValue_t * len(fields))()
+        for entry, (field_id, scope_id) in zip(array, fields, strict=True):
+            entry.fieldId = field_id
+            entry.scopeId = scope_id
+        # Indexing gives a function object of our own, attribute access the one that pynvml sets up and shares.
+        self._call = partial(nvml.nvmlLib["nvmlDeviceGetFieldValues"], handle, len(fields), array)
+        self._array = array
+
+    def __call__(self) -> list[Answer]:
+        """One answer per field. The call may succeed while a field fails."""
+        failed = self._call()
+        if failed:
+            return [(failed, 0)] * len(self._array)
+        # Unpacking the bytes takes a third of the time of ctypes' attributes.
+        answers: list[Answer] = []
+        for value_type, code, raw in _ENTRY.iter_unpack(self._array):
+            if value_type < len(_VALUE):
+                answers.append((code, _VALUE[value_type].unpack(raw)[0]))
+            else:
+                answers.append((code or NOT_A_VALUE_TYPE, 0))
+        return answers
+
+
+class SimpleCall:
+    """One pynvml function that gives one number or several."""
+
+    def __init__(self, nvml: ModuleType, function: Callable[[], Sequence[int]], count: int = 1) -> None:
+        self._error: type[Exception] = nvml.NVMLError
+        self._function = function
+        self._count = count
+
+    def __call__(self) -> list[Answer]:
+        """One answer per number."""
+        try:
+            return [(0, value) for value in self._function()]
+        except self._error as error:
+            return [(error.value, 0)] * self._count  # type: ignore[attr-defined]  # of NVMLError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One NVML call of one GPU and the channels that it fills."""
+
+    gpu: int
+    call: Callable[[], Sequence[Answer]]
+    channels: tuple[Channel, ...]
+    plausible: tuple[tuple[float, float], ...]  # per channel: raw values outside of this cannot be true
+
+
+def status_of(answer: Answer, plausible: tuple[float, float]) -> Status:
+    """Whether an answer can be believed. NVML's "not available" is all ones, which no plausible range holds."""
+    code, value = answer
+    if code == NOT_A_VALUE_TYPE:
+        return Status.INVALID
+    if code:
+        return Status.MISSING
+    return Status.NEW if plausible[0] <= value <= plausible[1] else Status.INVALID
+
+
+class NvmlGroup(Group):
+    """The sources of all GPUs that are read together."""
+
+    def __init__(
+        self, name: str, sources: Sequence[Source], default_hz: float, max_hz: float, clock_ns: Callable[[], int]
+    ) -> None:
+        self.name = name
+        self.channels = tuple(channel for source in sources for channel in source.channels)
+        self.default_hz = default_hz
+        self.max_hz = max_hz
+        self._sources = tuple(sources)
+        self._gpus = frozenset(source.gpu for source in sources)
+        self._integers = tuple(channel.kind != "gauge" for channel in self.channels)
+        self._plausible = tuple(limits for source in sources for limits in source.plausible)
+        self._clock_ns = clock_ns
+
+    def read(self) -> Sequence[Row]:
+        """Read every source now.
+
+        Raises:
+            DeviceLost: no GPU of this group can be reached any more. While one of them can, the values of the
+                others are missing.
+        """
+        start_ns = self._clock_ns()
+        answers = [answer for source in self._sources for answer in source.call()]
+        end_ns = self._clock_ns()
+
+        values: list[float | int] = []
+        statuses = bytearray(len(answers))
+        failures = False
+        for index, answer in enumerate(answers):
+            code, value = answer
+            low, high = self._plausible[index]
+            if code or not low <= value <= high:
+                failures = True
+                statuses[index] = status_of(answer, (low, high))
+                values.append(0 if self._integers[index] else float("nan"))
+            else:
+                values.append(value if self._integers[index] else float(value))
+        if failures:
+            self._raise_if_all_gone([code for code, _ in answers])
+        middle_ns = (start_ns + end_ns) // 2
+        return (Row(middle_ns, end_ns - start_ns, values, bytes(statuses) if failures else None),)
+
+    def _raise_if_all_gone(self, codes: Sequence[int]) -> None:
+        gpus = (source.gpu for source in self._sources for _ in source.channels)
+        gone = {gpu: code for gpu, code in zip(gpus, codes, strict=True) if code in _GONE}
+        if gone.keys() == self._gpus:
+            told = ", ".join(f"gpu{gpu}: nvmlReturn {code}" for gpu, code in sorted(gone.items()))
+            raise DeviceLost(f"NVML reaches no GPU any more ({told}); look for Xid errors: sudo dmesg | grep -i xid")

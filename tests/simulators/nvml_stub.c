@@ -1,0 +1,455 @@
+/* A stand-in for libnvidia-ml.so.1 that behaves as a described set of GPUs.
+ *
+ * NVML_STUB_CONFIG names a file of key=value lines (nvml_stub.py writes it). Without it the library says that it is
+ * absent. The file is read again when it changes, looked at every `reload_ms`, so that a test can change a GPU mid-run.
+ *
+ * Power follows a waveform over CLOCK_MONOTONIC. As in a real sensor, a reading changes at multiples of `update_s` and
+ * averages over a window that ends there; the energy counter holds the integral of the same waveform at multiples of
+ * `energy_step_s`.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+enum {
+    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
+    DRIVER_NOT_LOADED = 9, LIBRARY_NOT_FOUND = 12, GPU_IS_LOST = 15, VERSION_MISMATCH = 18, ARGUMENT_VERSION = 25,
+};
+enum { TYPE_DOUBLE, TYPE_UINT, TYPE_ULONG, TYPE_ULONG_LONG, TYPE_LONG_LONG, TYPE_INT, TYPE_USHORT };
+enum { MAX_GPUS = 64, MAX_RETURNS = 48 };
+enum { SCOPE_GPU = 0, SCOPE_MODULE = 1, SCOPE_MEMORY = 2 };
+
+struct field_return { char what[24]; int code; };
+
+struct gpu {
+    char name[96], uuid[96], waveform[16];
+    double architecture, capability_major, capability_minor, persistence, mig;
+    double low_w, high_w, period_s, duty, step_at_s; /* the waveform */
+    double update_s, average_window_s, instant_window_s;
+    double energy_step_s, energy_offset_mj;
+    double module_extra_w, memory_fraction; /* 0: that scope is not supported */
+    double power_override_mw;               /* not NaN: every power reading says this, as a signed integer */
+    double power_value_type;                /* nvmlValueType_t of the power fields */
+    double temperature_c, memory_temperature_c, sm_mhz, memory_mhz, utilization, memory_utilization, fan;
+    double limit_mw, clocks_event_reasons, performance_state;
+    double throttled_fraction; /* of the time, in every violation counter */
+    double hang_s;             /* every reading sleeps this long */
+    int returns_count;
+    struct field_return returns[MAX_RETURNS];
+};
+
+struct config {
+    double gpus, init_return, reload_ms, now_s;
+    char driver_version[80];
+    struct gpu gpu[MAX_GPUS];
+};
+
+struct key { const char *name; size_t offset, text; /* bytes of a text, 0 for a number */ };
+#define NUMBER(type, member) { #member, offsetof(struct type, member), 0 }
+#define TEXT(type, member) { #member, offsetof(struct type, member), sizeof(((struct type *)0)->member) }
+static const struct key config_keys[] = {
+    NUMBER(config, gpus), NUMBER(config, init_return), NUMBER(config, reload_ms), NUMBER(config, now_s),
+    TEXT(config, driver_version), { 0 },
+};
+static const struct key gpu_keys[] = {
+    TEXT(gpu, name), TEXT(gpu, uuid), TEXT(gpu, waveform),
+    NUMBER(gpu, architecture), NUMBER(gpu, capability_major), NUMBER(gpu, capability_minor),
+    NUMBER(gpu, persistence), NUMBER(gpu, mig),
+    NUMBER(gpu, low_w), NUMBER(gpu, high_w), NUMBER(gpu, period_s), NUMBER(gpu, duty), NUMBER(gpu, step_at_s),
+    NUMBER(gpu, update_s), NUMBER(gpu, average_window_s), NUMBER(gpu, instant_window_s),
+    NUMBER(gpu, energy_step_s), NUMBER(gpu, energy_offset_mj),
+    NUMBER(gpu, module_extra_w), NUMBER(gpu, memory_fraction), NUMBER(gpu, power_override_mw),
+    NUMBER(gpu, power_value_type),
+    NUMBER(gpu, temperature_c), NUMBER(gpu, memory_temperature_c), NUMBER(gpu, sm_mhz), NUMBER(gpu, memory_mhz),
+    NUMBER(gpu, utilization), NUMBER(gpu, memory_utilization), NUMBER(gpu, fan),
+    NUMBER(gpu, limit_mw), NUMBER(gpu, clocks_event_reasons), NUMBER(gpu, performance_state),
+    NUMBER(gpu, throttled_fraction), NUMBER(gpu, hang_s), { 0 },
+};
+
+/* A configuration that was replaced stays allocated: a call in another thread may still read it. */
+static struct config *_Atomic current;
+static atomic_int open_count;
+static atomic_ulong field_calls;
+static _Atomic double looked_at_s;
+static struct timespec seen;
+static pthread_mutex_t reload_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static double monotonic_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void assign(void *record, const struct key *keys, const char *name, const char *value)
+{
+    for (const struct key *key = keys; key->name; key++) {
+        if (strcmp(key->name, name))
+            continue;
+        char *place = (char *)record + key->offset;
+        if (key->text)
+            snprintf(place, key->text, "%s", value);
+        else
+            *(double *)place = strtod(value, NULL);
+        return;
+    }
+    fprintf(stderr, "nvml_stub: unknown key %s\n", name);
+}
+
+static void assign_gpu(struct gpu *gpu, const char *name, const char *value)
+{
+    if (strncmp(name, "return.", 7)) {
+        assign(gpu, gpu_keys, name, value);
+    } else if (gpu->returns_count < MAX_RETURNS) {
+        struct field_return *entry = &gpu->returns[gpu->returns_count++];
+        snprintf(entry->what, sizeof entry->what, "%s", name + 7);
+        entry->code = atoi(value);
+    }
+}
+
+static struct config *parse(FILE *file)
+{
+    struct config *config = calloc(1, sizeof *config);
+    char line[512];
+    while (fgets(line, sizeof line, file)) {
+        char *value = strchr(line, '=');
+        if (!value)
+            continue;
+        *value++ = 0;
+        value[strcspn(value, "\n")] = 0;
+        int index, used = 0;
+        if (sscanf(line, "gpu%d.%n", &index, &used) == 1 && used && index >= 0 && index < MAX_GPUS)
+            assign_gpu(&config->gpu[index], line + used, value);
+        else
+            assign(config, config_keys, line, value);
+    }
+    return config;
+}
+
+/* NULL: there is no readable configuration. */
+static struct config *configuration(int look_now)
+{
+    struct config *config = atomic_load(&current);
+    double now = monotonic_s();
+    if (config && !look_now && now - looked_at_s < 1e-3 * config->reload_ms)
+        return config;
+    const char *path = getenv("NVML_STUB_CONFIG");
+    struct stat status;
+    if (!path || stat(path, &status))
+        return look_now ? NULL : config;
+    pthread_mutex_lock(&reload_lock);
+    looked_at_s = now;
+    if (look_now || status.st_mtim.tv_sec != seen.tv_sec || status.st_mtim.tv_nsec != seen.tv_nsec) {
+        FILE *file = fopen(path, "r");
+        if (file) {
+            atomic_store(&current, parse(file));
+            fclose(file);
+            seen = status.st_mtim;
+        }
+    }
+    config = atomic_load(&current);
+    pthread_mutex_unlock(&reload_lock);
+    return config;
+}
+
+static double now_s(const struct config *config)
+{
+    return isnan(config->now_s) ? monotonic_s() : config->now_s;
+}
+
+/* Joules from instant 0 of CLOCK_MONOTONIC to t. */
+static double energy_j(const struct gpu *gpu, double t)
+{
+    if (!strcmp(gpu->waveform, "square")) {
+        double high_s = gpu->duty * gpu->period_s, whole = floor(t / gpu->period_s), rest = t - whole * gpu->period_s;
+        double one = gpu->high_w * high_s + gpu->low_w * (gpu->period_s - high_s);
+        return whole * one + gpu->high_w * fmin(rest, high_s) + gpu->low_w * fmax(0, rest - high_s);
+    }
+    if (!strcmp(gpu->waveform, "step"))
+        return gpu->low_w * fmin(t, gpu->step_at_s) + gpu->high_w * fmax(0, t - gpu->step_at_s);
+    return gpu->high_w * t;
+}
+
+static double last_multiple(double t, double step)
+{
+    return step > 0 ? floor(t / step + 1e-9) * step : t;
+}
+
+static double power_mw(const struct config *config, const struct gpu *gpu, double window_s)
+{
+    double end = last_multiple(now_s(config), gpu->update_s);
+    double window = fmax(window_s, 1e-6);
+    return 1000 * (energy_j(gpu, end) - energy_j(gpu, end - window)) / window;
+}
+
+static int listed_return(const struct gpu *gpu, const char *what, int otherwise)
+{
+    for (int i = 0; i < gpu->returns_count; i++)
+        if (!strcmp(gpu->returns[i].what, what))
+            return gpu->returns[i].code;
+    return otherwise;
+}
+
+/* What every reading call does first: finds the GPU and says whether this call works on it. */
+static int enter(const uintptr_t *handle, const char *what, struct config **config, struct gpu **gpu)
+{
+    if (!open_count || !(*config = configuration(0)))
+        return UNINITIALIZED;
+    uintptr_t index = (uintptr_t)handle - 1;
+    if (index >= (uintptr_t)(*config)->gpus)
+        return INVALID_ARGUMENT;
+    *gpu = &(*config)->gpu[index];
+    if ((*gpu)->hang_s > 0) {
+        struct timespec pause = { (time_t)(*gpu)->hang_s, (long)(1e9 * fmod((*gpu)->hang_s, 1)) };
+        nanosleep(&pause, NULL);
+    }
+    if ((*gpu)->returns_count == 0)
+        return SUCCESS;
+    int all = listed_return(*gpu, "all", SUCCESS);
+    return all ? all : listed_return(*gpu, what, SUCCESS);
+}
+
+typedef struct {
+    uint32_t field, scope;
+    int64_t timestamp, latency_us;
+    uint32_t type;
+    int32_t status;
+    union { double d; uint32_t ui; unsigned long ul; unsigned long long ull; long long sll; int32_t si; uint16_t us; } value;
+} field_value;
+
+static int fill_power(const struct config *config, const struct gpu *gpu, field_value *entry)
+{
+    double mw = power_mw(config, gpu, entry->field == 185 ? gpu->average_window_s : gpu->instant_window_s);
+    int otherwise = SUCCESS;
+    if (entry->scope == SCOPE_MODULE) {
+        otherwise = gpu->module_extra_w > 0 ? SUCCESS : NOT_SUPPORTED;
+        mw += 1000 * gpu->module_extra_w;
+    } else if (entry->scope == SCOPE_MEMORY) {
+        otherwise = gpu->memory_fraction > 0 ? SUCCESS : NOT_SUPPORTED;
+        mw *= gpu->memory_fraction;
+    } else if (entry->scope != SCOPE_GPU) {
+        return INVALID_ARGUMENT;
+    }
+    entry->type = (uint32_t)gpu->power_value_type;
+    if (!isnan(gpu->power_override_mw)) {
+        entry->type = TYPE_INT;
+        mw = gpu->power_override_mw;
+    }
+    memset(&entry->value, 0xff, sizeof entry->value);
+    switch (entry->type) {
+    case TYPE_DOUBLE: entry->value.d = mw; break;
+    case TYPE_UINT: entry->value.ui = (uint32_t)lround(mw); break;
+    case TYPE_ULONG: entry->value.ul = (unsigned long)lround(mw); break;
+    case TYPE_ULONG_LONG: entry->value.ull = (unsigned long long)llround(mw); break;
+    case TYPE_LONG_LONG: entry->value.sll = llround(mw); break;
+    case TYPE_INT: entry->value.si = (int32_t)lround(mw); break;
+    case TYPE_USHORT: entry->value.us = (uint16_t)lround(mw); break;
+    }
+    char what[24];
+    snprintf(what, sizeof what, "%u.%u", entry->field, entry->scope);
+    return gpu->returns_count ? listed_return(gpu, what, otherwise) : otherwise;
+}
+
+static int fill_field(const struct config *config, const struct gpu *gpu, field_value *entry)
+{
+    char what[24];
+    snprintf(what, sizeof what, "%u", entry->field);
+    int listed = gpu->returns_count ? listed_return(gpu, what, SUCCESS) : SUCCESS;
+    if (listed)
+        return listed;
+    if (entry->field == 185 || entry->field == 186)
+        return fill_power(config, gpu, entry);
+    if (entry->field == 82) {
+        entry->type = TYPE_UINT;
+        entry->value.ui = (uint32_t)gpu->memory_temperature_c;
+        return SUCCESS;
+    }
+    if ((entry->field >= 74 && entry->field <= 81) || (entry->field >= 269 && entry->field <= 271)) {
+        entry->type = TYPE_ULONG_LONG;
+        entry->value.ull = (unsigned long long)llround(1e9 * gpu->throttled_fraction * now_s(config));
+        return SUCCESS;
+    }
+    return INVALID_ARGUMENT;
+}
+
+int nvmlDeviceGetFieldValues(void *handle, int count, field_value *values)
+{
+    struct config *config;
+    struct gpu *gpu;
+    field_calls++;
+    int result = enter(handle, "fields", &config, &gpu);
+    for (int i = 0; !result && i < count; i++)
+        values[i].status = fill_field(config, gpu, &values[i]);
+    return result;
+}
+
+/* A probe of the simulator itself: how many calls of nvmlDeviceGetFieldValues there were. */
+unsigned long nvmlStubFieldCalls(void) { return field_calls; }
+
+#define READ(function, what, out_type, expression)                      \
+    int function(void *handle, out_type *out)                           \
+    {                                                                   \
+        struct config *config;                                          \
+        struct gpu *gpu;                                                \
+        int result = enter(handle, what, &config, &gpu);                \
+        if (!result)                                                    \
+            *out = (out_type)(expression);                              \
+        return result;                                                  \
+    }
+
+READ(nvmlDeviceGetPowerUsage, "power", unsigned,
+     isnan(gpu->power_override_mw) ? lround(power_mw(config, gpu, gpu->average_window_s))
+                                   : (int32_t)gpu->power_override_mw)
+READ(nvmlDeviceGetTotalEnergyConsumption, "energy", unsigned long long,
+     llround(1000 * energy_j(gpu, last_multiple(now_s(config), gpu->energy_step_s)) + gpu->energy_offset_mj))
+READ(nvmlDeviceGetEnforcedPowerLimit, "limit", unsigned, gpu->limit_mw)
+READ(nvmlDeviceGetFanSpeed, "fan", unsigned, gpu->fan)
+READ(nvmlDeviceGetPerformanceState, "performance_state", unsigned, gpu->performance_state)
+READ(nvmlDeviceGetCurrentClocksEventReasons, "event_reasons", unsigned long long, gpu->clocks_event_reasons)
+READ(nvmlDeviceGetCurrentClocksThrottleReasons, "throttle_reasons", unsigned long long, gpu->clocks_event_reasons)
+READ(nvmlDeviceGetArchitecture, "architecture", unsigned, gpu->architecture)
+READ(nvmlDeviceGetPersistenceMode, "persistence", unsigned, gpu->persistence)
+
+struct pair { unsigned first, second; };
+int nvmlDeviceGetUtilizationRates(void *handle, struct pair *out)
+{
+    struct config *config;
+    struct gpu *gpu;
+    int result = enter(handle, "utilization", &config, &gpu);
+    if (!result)
+        *out = (struct pair){ (unsigned)gpu->utilization, (unsigned)gpu->memory_utilization };
+    return result;
+}
+
+#define READ_TWO(function, what, one, two)                              \
+    int function(void *handle, unsigned *first, unsigned *second)       \
+    {                                                                   \
+        struct config *config;                                          \
+        struct gpu *gpu;                                                \
+        int result = enter(handle, what, &config, &gpu);                \
+        if (!result) {                                                  \
+            *first = (unsigned)(one);                                   \
+            *second = (unsigned)(two);                                  \
+        }                                                               \
+        return result;                                                  \
+    }
+
+READ_TWO(nvmlDeviceGetCudaComputeCapability, "capability", gpu->capability_major, gpu->capability_minor)
+READ_TWO(nvmlDeviceGetMigMode, "mig", gpu->mig, gpu->mig)
+
+int nvmlDeviceGetTemperature(void *handle, unsigned sensor, unsigned *out)
+{
+    struct config *config;
+    struct gpu *gpu;
+    int result = sensor ? INVALID_ARGUMENT : enter(handle, "temperature", &config, &gpu);
+    if (!result)
+        *out = (unsigned)gpu->temperature_c;
+    return result;
+}
+
+struct temperature { unsigned version, sensor; int celsius; };
+int nvmlDeviceGetTemperatureV(void *handle, struct temperature *out)
+{
+    struct config *config;
+    struct gpu *gpu;
+    if (out->version != (sizeof *out | 1u << 24))
+        return ARGUMENT_VERSION;
+    int result = out->sensor ? INVALID_ARGUMENT : enter(handle, "temperature_v", &config, &gpu);
+    if (!result)
+        out->celsius = (int)gpu->temperature_c;
+    return result;
+}
+
+int nvmlDeviceGetClockInfo(void *handle, unsigned type, unsigned *out)
+{
+    struct config *config;
+    struct gpu *gpu;
+    int result = enter(handle, type == 1 ? "sm_clock" : "memory_clock", &config, &gpu);
+    if (!result)
+        *out = (unsigned)(type == 1 ? gpu->sm_mhz : gpu->memory_mhz);
+    return result;
+}
+
+#define READ_TEXT(function, what, member)                               \
+    int function(void *handle, char *out, unsigned size)                \
+    {                                                                   \
+        struct config *config;                                          \
+        struct gpu *gpu;                                                \
+        int result = enter(handle, what, &config, &gpu);                \
+        if (!result)                                                    \
+            snprintf(out, size, "%s", gpu->member);                     \
+        return result;                                                  \
+    }
+
+READ_TEXT(nvmlDeviceGetName, "name", name)
+READ_TEXT(nvmlDeviceGetUUID, "uuid", uuid)
+
+int nvmlDeviceGetCount_v2(unsigned *count)
+{
+    struct config *config = configuration(0);
+    if (!open_count || !config)
+        return UNINITIALIZED;
+    *count = (unsigned)config->gpus;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle)
+{
+    struct config *config;
+    struct gpu *gpu;
+    *handle = (void *)((uintptr_t)index + 1);
+    return enter(*handle, "handle", &config, &gpu);
+}
+
+int nvmlSystemGetDriverVersion(char *out, unsigned size)
+{
+    struct config *config = configuration(0);
+    if (!open_count || !config)
+        return UNINITIALIZED;
+    snprintf(out, size, "%s", config->driver_version);
+    return SUCCESS;
+}
+
+int nvmlInitWithFlags(unsigned flags)
+{
+    (void)flags;
+    struct config *config = configuration(1);
+    if (!config)
+        return LIBRARY_NOT_FOUND;
+    if ((int)config->init_return)
+        return (int)config->init_return;
+    open_count++;
+    return SUCCESS;
+}
+
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+
+int nvmlShutdown(void)
+{
+    if (!open_count)
+        return UNINITIALIZED;
+    open_count--;
+    return SUCCESS;
+}
+
+const char *nvmlErrorString(int code)
+{
+    switch (code) {
+    case SUCCESS: return "Success";
+    case UNINITIALIZED: return "Uninitialized";
+    case INVALID_ARGUMENT: return "Invalid Argument";
+    case NOT_SUPPORTED: return "Not Supported";
+    case NO_PERMISSION: return "Insufficient Permissions";
+    case DRIVER_NOT_LOADED: return "Driver Not Loaded";
+    case GPU_IS_LOST: return "GPU is lost";
+    case VERSION_MISMATCH: return "Driver/library version mismatch";
+    default: return "Unknown Error";
+    }
+}
