@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from drivers.contract import Channel, Status
 from power_agent.messages import Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,25 @@ def iter_pieces(path: Path, channels: list[Channel], rows: int = 1 << 20) -> Ite
     columns = ["t_ns", "read_ns"]
     for channel in channels:
         columns += [channel.name, status_column(channel)]
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=columns):
-            values: list[npt.NDArray[np.int64] | npt.NDArray[np.float64]] = []
-            statuses: list[npt.NDArray[np.uint8]] = []
-            for channel in channels:
-                column = batch.column(channel.name)
-                if column.null_count:
-                    column = column.fill_null(0 if channel.kind != "gauge" else float("nan"))
-                values.append(column.to_numpy(zero_copy_only=False))
-                statuses.append(batch.column(status_column(channel)).to_numpy(zero_copy_only=False))
-            yield Piece(batch.column("t_ns").to_numpy(), batch.column("read_ns").to_numpy(), values, statuses)
+    with pq.ParquetFile(path) as file, ThreadPoolExecutor(1) as ahead:
+        # the next piece is decoded while the caller works on this one
+        batches = file.iter_batches(batch_size=rows, columns=columns)
+        coming = ahead.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = ahead.submit(next, batches, None)
+            yield _piece(batch, channels)
+
+
+def _piece(batch: pa.RecordBatch, channels: list[Channel]) -> Piece:
+    values: list[npt.NDArray[np.int64] | npt.NDArray[np.float64]] = []
+    statuses: list[npt.NDArray[np.uint8]] = []
+    for channel in channels:
+        column = batch.column(channel.name)
+        if column.null_count:
+            column = column.fill_null(0 if channel.kind != "gauge" else float("nan"))
+        values.append(column.to_numpy(zero_copy_only=False))
+        statuses.append(batch.column(status_column(channel)).to_numpy(zero_copy_only=False))
+    return Piece(batch.column("t_ns").to_numpy(), batch.column("read_ns").to_numpy(), values, statuses)
 
 
 class TraceWriter:
@@ -83,8 +97,6 @@ class TraceWriter:
 
     def close(self) -> None:
         """Finish the file, make it durable and give it its name."""
-        import os
-
         self._file.close()
         with self._part.open("rb") as file:
             os.fsync(file.fileno())
