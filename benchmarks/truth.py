@@ -37,6 +37,8 @@ class Load:
     def __init__(self, kind: str, rng: np.random.Generator, phase: tuple[float, float]) -> None:
         self.kind = kind
         low, high = sorted(rng.uniform(60.0, 700.0, 2))
+        t: npt.ArrayLike
+        p: npt.ArrayLike
         self.low, self.high = low, high
         if kind == "sine":
             self.period = 10 ** rng.uniform(np.log10(0.2), np.log10(60.0))
@@ -65,9 +67,8 @@ class Load:
             hold = 10 ** rng.uniform(-2, 0)
             n = int((TRACE_S + 20.0) / hold) + 2
             start = -10.0 + np.arange(n) * hold
-            levels = rng.uniform(low, high, n)
             t = np.stack([start, start + hold], 1).ravel()
-            p = np.repeat(levels, 2)
+            p = np.repeat(rng.uniform(low, high, n), 2)
         self.t = np.asarray(t, dtype=float)
         self.p = np.asarray(p, dtype=float)
         self.e = np.concatenate(([0.0], np.cumsum(np.diff(self.t) * 0.5 * (self.p[1:] + self.p[:-1]))))
@@ -76,12 +77,14 @@ class Load:
         """∫ P from a fixed instant to t, in joules."""
         if self.kind == "sine":
             mean, swing, w = (self.low + self.high) / 2, (self.high - self.low) / 2, 2 * np.pi / self.period
-            return mean * t - swing / w * np.cos(w * t + self.phase)
+            wave: Floats = mean * t - swing / w * np.cos(w * t + self.phase)
+            return wave
         i = np.clip(np.searchsorted(self.t, t, side="right") - 1, 0, len(self.t) - 2)
         dt = t - self.t[i]
         span = self.t[i + 1] - self.t[i]
         slope = np.where(span > 0, (self.p[i + 1] - self.p[i]) / np.where(span > 0, span, 1.0), 0.0)
-        return self.e[i] + self.p[i] * dt + 0.5 * slope * dt * dt
+        energy: Floats = self.e[i] + self.p[i] * dt + 0.5 * slope * dt * dt
+        return energy
 
 
 @dataclass(frozen=True)

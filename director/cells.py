@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from drivers.contract import Channel, Status
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[Any]  # raw values: int64 of a counter or state, float64 of a gauge
 Bools = npt.NDArray[np.bool_]
 
 GAP_FACTOR = 2.5  # readings further apart than this many spacings leave a gap
@@ -29,7 +31,7 @@ class Readings:
     """Valid readings of one channel, strictly ascending in time. `t_ns` counts from the session's origin."""
 
     t_ns: Floats
-    value: Ints | Floats  # raw, before `Channel.scale`
+    value: Numbers  # raw, before `Channel.scale`
     stale: Bools
     missing_t_ns: Floats  # instants of the rows that gave no valid value
     max_read_ns: float
@@ -49,7 +51,7 @@ class Cells:
 
 
 def readings_from(
-    t_ns: Ints, read_ns: Ints, value: Ints | Floats, status: npt.NDArray[np.uint8], origin_ns: int, after_ns: float
+    t_ns: Ints, read_ns: Ints, value: Numbers, status: npt.NDArray[np.uint8], origin_ns: int, after_ns: float
 ) -> Readings:
     """Keep the rows that hold a valid value later than `after_ns` and than every row before."""
     t = (t_ns - origin_ns).astype(np.float64)
@@ -66,7 +68,7 @@ def readings_from(
     return Readings(t[valid], value[valid], stale[valid], t[~valid], longest)
 
 
-def gauge_cells(channel: Channel, timing: Timing, t_ns: Floats, value: Floats, stale: Bools) -> Cells:
+def gauge_cells(channel: Channel, timing: Timing, t_ns: Floats, value: Numbers, stale: Bools) -> Cells:
     """Cells of consecutive readings of a power gauge; one cell per reading.
 
     The first and last cell reach half a spacing outwards.
@@ -89,7 +91,7 @@ def gauge_cells(channel: Channel, timing: Timing, t_ns: Floats, value: Floats, s
     return Cells(left, right, watts, watts * (right - left), 1e-9, np.ones(len(at), dtype=bool), stale)
 
 
-def unwrap(channel: Channel, timing: Timing, t_ns: Floats, value: Ints) -> tuple[Ints, Bools]:
+def unwrap(channel: Channel, timing: Timing, t_ns: Floats, value: Numbers) -> tuple[Ints, Bools]:
     """Differences of a counter's consecutive readings, in raw counts, and which of them are known.
 
     A decrease is a wrap when the counter has a modulus and the energy it would mean is plausible for the time that
@@ -117,7 +119,7 @@ def unwrap(channel: Channel, timing: Timing, t_ns: Floats, value: Ints) -> tuple
     return delta, known
 
 
-def counter_cells(channel: Channel, timing: Timing, t_ns: Floats, value: Ints, stale: Bools) -> Cells:
+def counter_cells(channel: Channel, timing: Timing, t_ns: Floats, value: Numbers, stale: Bools) -> Cells:
     """Cells of consecutive readings of an energy counter; one cell fewer than readings.
 
     The caller has already left out readings that repeat the value before while the device's step was not over.
@@ -129,7 +131,7 @@ def counter_cells(channel: Channel, timing: Timing, t_ns: Floats, value: Ints, s
     return Cells(at[:-1], at[1:], watts, delta.astype(np.float64), channel.scale, known, stale[1:])
 
 
-def first_sights(timing: Timing, value: Ints) -> Bools:
+def first_sights(timing: Timing, value: Numbers) -> Bools:
     """Which of a counter's readings to keep: where it is polled faster than it steps, the first of each value.
 
     The last reading is always kept, so that a counter that stands still is known to have stood still.

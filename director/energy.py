@@ -163,4 +163,5 @@ def _edge(timing: Timing, channel: Channel, spread: Floats, cell_ns: Floats, hid
         inside = hidden * np.sqrt(timing.spacing_ns * timing.window_ns / 12.0)
     else:  # swings faster than a cell: their energy ripples by 0.87 of what cells differ by
         inside = 0.87 * hidden * h
-    return np.hypot(visible, inside) * 1e-9
+    both: Floats = np.hypot(visible, inside) * 1e-9
+    return both

@@ -1,0 +1,107 @@
+"""Metrics against figures worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from director.manifest import Factors
+from director.metrics import olympic, session_metrics
+from director.number_text import duration_text, figure_text
+from director.summary import EnergyFigure, PhaseGroup
+
+
+def figure(joules: float | None, expanded: float | None = None, *, estimate: bool = False) -> EnergyFigure:
+    return EnergyFigure(
+        name="total",
+        scope="total",
+        method="sum",
+        joules=joules,
+        expanded_joules=expanded,
+        mean_watts=None,
+        peak_watts=None,
+        coverage=1.0,
+        estimate=estimate,
+        accuracy_known=True,
+    )
+
+
+def group(name: str, total: EnergyFigure, seconds: float = 10.0, count: int = 1, **work: float) -> PhaseGroup:
+    return PhaseGroup(
+        name=name,
+        count=count,
+        duration_s=seconds,
+        first_begin_s=0.0,
+        work=work,
+        flagged=0,
+        total=total,
+        components=[],
+        not_explained=[],
+    )
+
+
+def values(phases: list[PhaseGroup], factors: Factors = Factors()) -> dict[str, float]:  # noqa: B008
+    return {m.name: m.value for m in session_metrics(phases, factors)}
+
+
+def test_joules_to_train_is_of_the_run_phase() -> None:
+    phases = [group("command", figure(5000.0), 60.0), group("run", figure(3600.0, 36.0), 40.0, samples=7200.0)]
+    metrics = {
+        m.name: m for m in session_metrics(phases, Factors(cost_per_kwh=0.30, currency="EUR", carbon_g_per_kwh=400))
+    }
+    assert metrics["joules-to-train"].value == 3600.0
+    assert metrics["joules-to-train"].expanded == 36.0
+    assert metrics["time-to-train"].value == 40.0
+    assert metrics["energy-delay product"].value == 3600.0 * 40.0
+    assert metrics["samples per joule"].value == 2.0
+    assert metrics["samples per joule"].expanded == pytest.approx(0.02)
+    assert metrics["cost"].value == pytest.approx(0.0003)  # 3600 J = 1 Wh
+    assert metrics["carbon"].value == pytest.approx(0.4)
+
+
+def test_no_run_phase_says_that_start_up_counts() -> None:
+    (metric, _) = session_metrics([group("command", figure(100.0, 1.0))], Factors())
+    assert metric.name == "energy" and "start-up" in metric.note
+
+
+def test_nothing_measured_gives_no_metric_and_no_zero() -> None:
+    assert session_metrics([group("command", figure(None))], Factors()) == []
+
+
+def test_queries_and_streams() -> None:
+    found = values([group("command", figure(50.0), queries=200.0)])
+    assert found["queries per joule"] == 4.0
+    assert found["energy per query"] == 0.25
+
+
+def test_epoch_energy_is_the_mean() -> None:
+    found = values([group("command", figure(100.0)), group("epoch", figure(90.0), count=3)])
+    assert found["energy per epoch"] == 30.0
+
+
+def test_an_estimate_stays_an_estimate() -> None:
+    assert all(m.estimate for m in session_metrics([group("command", figure(10.0, 5.0, estimate=True))], Factors())[:1])
+
+
+def test_olympic_drops_by_time_and_averages_the_same_runs() -> None:
+    # the cheapest and the dearest run are kept: only time decides
+    kept, seconds, joules = olympic([(10.0, 500.0), (9.0, 100.0), (12.0, 1.0), (11.0, 900.0), (10.5, 400.0)])
+    assert kept == [0, 3, 4]
+    assert (seconds, joules) == (10.5, 600.0)
+
+
+def test_olympic_of_few_runs() -> None:
+    assert olympic([(3.0, 9.0)]) == ([0], 3.0, 9.0)
+    assert olympic([(3.0, 9.0), (5.0, 11.0)]) == ([0, 1], 4.0, 10.0)
+    assert olympic([(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]) == ([1], 1.0, 2.0)
+    with pytest.raises(ValueError, match="no run"):
+        olympic([])
+
+
+def test_figures_show_no_more_digits_than_they_have() -> None:
+    assert figure_text(12345.6, 432.1, "J") == "12.35 ± 0.43 kJ"
+    assert figure_text(0.0012345, None, "J") == "1.234 mJ"
+    assert figure_text(5.0, 0.0, "s") == "5.000 s"
+    assert figure_text(0.0, 3.0, "J") == "0.0 ± 3.0 J"
+    assert figure_text(1.0, 900.0, "J") == "1 ± 900 J"
+    assert duration_text(0.05) == "50 ms"
+    assert duration_text(3720) == "1 h 02 min"
