@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 256  # characters; the rest is cut off
 _LARGEST_ATTRIBUTES = 16_384  # characters of JSON
 _MOST_NAMES = 1024  # whose encoding is kept
-_LARGEST_INTEGER = 2**63 - 1
 
 
 def _plain_value(value: Any) -> object:
@@ -48,53 +47,59 @@ def encode_details(
     index: object, rank: object, work: Mapping[str, Any], attributes: Mapping[str, Any], error: str | None = None
 ) -> bytes:
     """The optional fields of a line, each with a comma before it. What cannot be used is named in the attributes."""
-    line = b""
+    try:
+        return _encode_details(index, rank, work, attributes, error)
+    except Exception as failure:  # an integer of thousands of digits
+        return b',"attributes":{"unusable_details":%b}' % encode_name(failure)
+
+
+def _encode_details(
+    index: object, rank: object, work: Mapping[str, Any], attributes: Mapping[str, Any], error: str | None
+) -> bytes:
+    text = ""
     unusable: dict[str, str] = {}
     if index is not None:
-        line = _integer_field("index", index, unusable)
+        text = f',"index":{index}' if type(index) is int else _odd_integer("index", index, unusable)
     if rank is not None:
-        line += _integer_field("rank", rank, unusable)
+        text += f',"rank":{rank}' if type(rank) is int else _odd_integer("rank", rank, unusable)
     if work:
-        line += _work_field(work, unusable)
+        counts = ""
+        for unit, amount in work.items():
+            counts += f',"{unit}":{amount}' if type(amount) is int else _odd_count(unit, amount, unusable)
+        if counts:
+            text += f',"work":{{{counts[1:]}}}'
     if attributes or unusable:
-        line += b',"attributes":%b' % _encode_attributes({**attributes, **unusable})
-    if error is not None:
-        line += b',"error":%b' % encode_name(error)
-    return line
+        text += f',"attributes":{_encode_attributes({**attributes, **unusable})}'
+    line = text.encode("utf-8", "replace")
+    return line if error is None else b'%b,"error":%b' % (line, encode_name(error))
 
 
-def _integer_field(key: str, number: Any, unusable: dict[str, str]) -> bytes:
+def _odd_integer(key: str, number: Any, unusable: dict[str, str]) -> str:
+    """An integer of numpy or torch; or nothing, with a note."""
     try:
-        integer = number if type(number) is int else operator.index(number)
-        if -_LARGEST_INTEGER <= integer <= _LARGEST_INTEGER:
-            return b',"%b":%d' % (key.encode(), integer)
+        return f',"{key}":{operator.index(number)}'
     except Exception:
-        pass
-    unusable[f"unusable_{key}"] = _short_repr(number)
-    return b""
+        unusable[f"unusable_{key}"] = _short_repr(number)
+        return ""
 
 
-def _work_field(work: Mapping[str, Any], unusable: dict[str, str]) -> bytes:
-    counts = b""
-    for unit, amount in work.items():
-        try:
-            if type(amount) is int and 0 <= amount <= _LARGEST_INTEGER:
-                counts += b',"%b":%d' % (unit.encode(), amount)
-            else:
-                counts += b',"%b":%b' % (unit.encode(), _json(float(amount)).encode())  # fails for what is not finite
-        except Exception:
-            unusable[f"unusable_{unit}"] = _short_repr(amount)
-    return b',"work":{%b}' % counts[1:] if counts else b""
+def _odd_count(unit: str, amount: Any, unusable: dict[str, str]) -> str:
+    """A count that is a fraction or a scalar of numpy or torch; or nothing, with a note."""
+    try:
+        return f',"{unit}":{_json(float(amount))}'  # fails for what is not finite
+    except Exception:
+        unusable[f"unusable_{unit}"] = _short_repr(amount)
+        return ""
 
 
-def _encode_attributes(attributes: Mapping[str, Any]) -> bytes:
+def _encode_attributes(attributes: Mapping[str, Any]) -> str:
     try:
         text = _json(attributes)
     except Exception:  # a value that refers to itself, is not a number, or whose __str__ fails; a key that is no str
         text = _json({str(key): _short_repr(value) for key, value in attributes.items()})
     if len(text) > _LARGEST_ATTRIBUTES:
         text = _json({"dropped_attributes": f"{len(text)} characters of JSON; {_LARGEST_ATTRIBUTES} is the most"})
-    return text.encode("utf-8", "replace")
+    return text
 
 
 def _short_repr(value: object) -> str:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from typing import Any, Literal, TypeVar
 
     Function = TypeVar("Function", bound=Callable[..., Any])
+    _Given = tuple[object, object, bool, dict[str, Any], dict[str, Any]]  # index, rank, sync, work, attributes
 
 DIRECTORY_VARIABLE = "POWER_AGENT_MARKS"
+_SYNC = 2  # place in _Given
 
 _file: MarkFile | None = None
 _looked = False  # whether this process has looked for the environment variable
@@ -107,7 +109,7 @@ class phase:
     One object marks one phase at a time: write `with phase(...)` anew for each.
     """
 
-    __slots__ = ("_added", "_begin_ns", "_details", "_file", "_name")
+    __slots__ = ("_added", "_begin_ns", "_file", "_given", "_name")
 
     def __init__(
         self,
@@ -124,9 +126,12 @@ class phase:
     ) -> None:
         self._name = name
         self._file: MarkFile | None = None
-        self._details: _Details | None = None
-        if not (index is samples is tokens is queries is streams is rank is None and sync is None and not attributes):
-            self._details = _Details(index, rank, sync, _given_work(samples, tokens, queries, streams), attributes)
+        if index is samples is tokens is queries is streams is rank is None and sync is None and not attributes:
+            self._given: _Given | None = None
+        else:
+            if sync is not None and sync != "cuda":  # not ours to understand; who reads the phases should see the word
+                attributes["sync"] = sync
+            self._given = (index, rank, sync == "cuda", _given_work(samples, tokens, queries, streams), attributes)
 
     def __enter__(self) -> phase:
         self._file = file = _file
@@ -136,8 +141,13 @@ class phase:
             self._file = file = _look()
             if file is None:
                 return self
-        self._added: _Details | None = None
-        details = b"" if self._details is None else self._details.at_begin()
+        self._added: tuple[dict[str, Any], dict[str, Any]] | None = None
+        details = b""
+        if self._given is not None:
+            index, rank, sync, work, attributes = self._given
+            if sync:
+                _synchronize_cuda()
+            details = encode_details(index, rank, work, attributes)
         try:
             name = names[self._name]
         except Exception:
@@ -160,13 +170,14 @@ class phase:
         file = self._file
         if file is None:
             return
-        if self._details is not None and self._details.sync:
+        if self._given is not None and self._given[_SYNC]:
             _synchronize_cuda()
         t_ns = monotonic_ns()  # first: what a mark costs lies after the phase
         details = b""
         if exception_type is not None or self._added is not None:
-            added = self._added or _NO_DETAILS
-            details = added.encode(None if exception_type is None else exception_type.__name__)
+            work, attributes = self._added or ({}, {})
+            error = None if exception_type is None else exception_type.__name__
+            details = encode_details(None, None, work, attributes, error)
         try:
             name = names[self._name]
         except Exception:
@@ -191,9 +202,14 @@ class phase:
         if self._file is None:
             return
         if self._added is None:
-            given = {} if self._details is None else self._details.work
-            self._added = _Details(None, None, None, dict(given), {})
-        self._added.add(_given_work(samples, tokens, queries, streams), attributes)
+            self._added = ({} if self._given is None else dict(self._given[3]), {})
+        work, kept = self._added
+        kept.update(attributes)
+        for unit, amount in _given_work(samples, tokens, queries, streams).items():
+            try:
+                work[unit] = work.get(unit, 0) + amount
+            except Exception:
+                kept[f"unusable_{unit}"] = amount
 
     def __call__(self, function: Function) -> Function:
         """Decorate a function or a coroutine function: each call is a phase."""
@@ -201,7 +217,7 @@ class phase:
 
         def fresh() -> phase:
             again = phase(self._name)
-            again._details = self._details
+            again._given = self._given
             return again
 
         if getattr(getattr(function, "__code__", None), "co_flags", 0) & _COROUTINE:
@@ -221,42 +237,6 @@ class phase:
 
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the cost of importing inspect
-
-
-class _Details:
-    """What a phase is told beside its name."""
-
-    __slots__ = ("attributes", "index", "rank", "sync", "work")
-
-    def __init__(
-        self, index: object, rank: object, sync: object, work: dict[str, Any], attributes: dict[str, Any]
-    ) -> None:
-        self.index = index
-        self.rank = rank
-        self.sync = sync == "cuda"
-        self.work = work
-        self.attributes = attributes
-        if sync is not None and not self.sync:  # not ours to understand; who reads the phases should see the word
-            attributes["sync"] = sync
-
-    def at_begin(self) -> bytes:
-        if self.sync:
-            _synchronize_cuda()
-        return self.encode()
-
-    def encode(self, error: str | None = None) -> bytes:
-        return encode_details(self.index, self.rank, self.work, self.attributes, error)
-
-    def add(self, work: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-        self.attributes.update(attributes)
-        for unit, amount in work.items():
-            try:
-                self.work[unit] = self.work.get(unit, 0) + amount
-            except Exception:
-                self.attributes[f"unusable_{unit}"] = amount
-
-
-_NO_DETAILS = _Details(None, None, None, {}, {})
 
 
 def mark(name: str, *, index: int | None = None, rank: int | None = None, **attributes: Any) -> None:
