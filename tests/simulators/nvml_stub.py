@@ -20,6 +20,7 @@ from typing import Literal
 
 CONFIG_VARIABLE = "NVML_STUB_CONFIG"
 SOURCE = Path(__file__).with_suffix(".c")
+HEADER = SOURCE.with_name("nvml_stub_gpus.h")
 LIBRARY_NAME = "libnvidia-ml.so.1"
 
 
@@ -121,7 +122,7 @@ def compiler() -> str | None:
 
 def build(directory: Path) -> Path:
     """Compile the library into a folder of `directory`, or find it there. Returns the path of libnvidia-ml.so.1."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + sys.platform.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(SOURCE.read_bytes() + HEADER.read_bytes() + sys.platform.encode()).hexdigest()[:16]
     library = directory / f"nvml-stub-{digest}" / LIBRARY_NAME
     if library.exists():
         return library
