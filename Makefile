@@ -1,0 +1,45 @@
+# make run    train a small real model under measurement and print its joules-to-train
+# make test   lint, type-check and run the tests
+# Both make their own virtual environment in .venv; all they need is Python 3.10 or newer, and gcc for the tests.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+DEMO := .venv/demo-installed
+TEST := .venv/test-installed
+
+.PHONY: run test test-long lint bench clean
+
+run: $(DEMO)
+	$(BIN)/power-director run --label digits --idle 5 --mllog - -- $(BIN)/python -m power_agent.demos.train_digits
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-long: $(TEST)
+	$(BIN)/python -m pytest -m "long or not long"
+
+lint: $(TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(TEST)
+	$(BIN)/python benchmarks/all.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "venv is missing: sudo apt install python3-venv"; rm -rf .venv; exit 1; }
+
+$(DEMO): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(TEST): pyproject.toml $(DEMO)
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test,lint]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

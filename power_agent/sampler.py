@@ -1,0 +1,325 @@
+"""The sampling process: `python -m power_agent.sampler SPEC.json`. docs/sampling.md describes how it is spoken to."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from drivers.discovery import Opened, Refused, open_drivers
+from power_agent.clock import Clock, ClockPair, Wake, make_clock, read_pair, wall_step_ns
+from power_agent.event_log import EventLog, LoggedEvent
+from power_agent.messages import DriverState, Ready, SamplerSpec
+from power_agent.process_watch import ProcessWatch
+from power_agent.sampled_group import SampledGroup
+from power_agent.sampling_thread import SamplingThread
+from power_agent.spool import Batch, SpoolUnwritable, SpoolWriter
+from power_agent.stream_plan import buffer_limits, check_rates, plan_streams, tail_s
+
+FLUSH_S = 0.5
+CLOCK_PAIR_S = 1.0
+FIRST_ROWS_S = 5.0  # a driver that has given nothing by then is reported as not usable
+LAST_READING_S = 2.0  # a device that hangs cannot hold up the end for longer
+MAX_WAITING_PAIRS = 3600  # clock pairs kept while the spool cannot be written
+MAX_COMMAND_BYTES = 4096
+
+
+class Sampler:
+    """Starts a thread per driver and carries their rows to the spool; lives until told to stop, or left alone."""
+
+    def __init__(self, spec: SamplerSpec, *, commands_fd: int, ready_fd: int) -> None:
+        """Create the spool and open the drivers.
+
+        Raises:
+            SpoolUnwritable: the spool cannot be created.
+        """
+        self._commands_fd = commands_fd
+        self._ready_fd = ready_fd
+        self._clock: Clock = make_clock(spec.replay_clock)
+        self._log = EventLog(self._clock.monotonic_ns)
+        self._wake = Wake()
+        self._last_pair = read_pair(self._clock)
+        self._pairs: list[ClockPair] = [self._last_pair]
+        self._spool = SpoolWriter(Path(spec.spool), self._first_meta(spec))
+        self._meta: dict[str, str] = {}  # not yet in the spool
+        self._batches: list[Batch] = []  # taken from the groups, not yet in the spool
+        self._written_events: set[LoggedEvent] = set()
+
+        self._drivers: list[DriverState] = []
+        self._threads: list[SamplingThread] = []
+        self._groups: list[SampledGroup] = []
+        self._start_threads(spec)
+        self._tail_s = tail_s([group.stream for group in self._groups])
+
+        self._is_ready = False
+        self._commands = b""
+        self._alone = False  # whoever gave the commands is gone
+        self._work: ProcessWatch | None = None
+        self._work_ended_ns: int | None = None
+        self._finished = False
+
+    def _first_meta(self, spec: SamplerSpec) -> dict[str, str]:
+        # Of this machine even where the devices are looked for elsewhere: it says whose monotonic clock this is.
+        boot_id = ""
+        with suppress(OSError):
+            boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return {
+            "version": _version(),
+            "host": spec.host,
+            "boot_id": boot_id,
+            "pid": str(os.getpid()),
+            "started_ns": str(self._clock.monotonic_ns()),
+        }
+
+    def _start_threads(self, spec: SamplerSpec) -> None:
+        root = Path(spec.root)
+        clock_ns = self._clock.monotonic_ns
+
+        def opener(name: str) -> Callable[[], Opened | Refused]:
+            return lambda: open_drivers([name], root=root, settings=spec.settings, clock_ns=clock_ns)[0]
+
+        results = open_drivers(spec.drivers, root=root, settings=spec.settings, clock_ns=clock_ns)
+        self._drivers, planned = plan_streams(results, spec.rates_hz, self._log)
+        streams = [stream for plan in planned for stream, _ in plan.streams]
+        self._spool.write(streams=streams)
+        limits = buffer_limits(streams)
+        gc.collect()
+        gc.freeze()  # what is here now stays; looking through it again would only delay readings
+        start_ns = clock_ns()
+        for plan in planned:
+            groups = [
+                SampledGroup(stream, group, start_ns=start_ns, limit_bytes=limits[stream.id])
+                for stream, group in plan.streams
+            ]
+            self._groups += groups
+            thread = SamplingThread(
+                plan.opened.name,
+                plan.opened.driver,
+                groups,
+                start_ns=start_ns,
+                clock=self._clock,
+                log=self._log,
+                reopen=opener(plan.opened.name),
+                notify=self._wake.set,
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def run(self) -> int:
+        """Serve until the end. Return the process's exit status: 1 where readings are lost for want of disk space."""
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        started_s = next_flush_s = next_pair_s = time.monotonic()
+        while not self._finished:
+            now_s = time.monotonic()
+            if now_s >= next_pair_s:
+                self._read_clocks()
+                next_pair_s = now_s + CLOCK_PAIR_S
+            if now_s >= next_flush_s or self._wake.raised:
+                self._wake.clear()
+                self._flush()
+                next_flush_s = now_s + FLUSH_S
+            if not self._is_ready and (now_s >= started_s + FIRST_ROWS_S or self._have_first_rows()):
+                self._tell_ready()
+            if self._work is not None and self._work.ended():
+                self._note_work_ended()
+            if self._alone and self._work is None and self._tail_is_over():
+                break
+            self._wait(max(0.0, next_flush_s - now_s))
+        return self._finish()
+
+    def _wait(self, timeout_s: float) -> None:
+        sources: list[int | Wake] = [self._wake]
+        if not self._alone:
+            sources.append(self._commands_fd)
+        if self._work is not None:
+            sources += self._work.descriptors()
+        readable, _, _ = select.select(sources, [], [], timeout_s)
+        if self._commands_fd in readable:
+            self._read_commands()
+
+    def _on_terminate(self, *_: object) -> None:
+        self._finished = True
+        self._wake.set()
+
+    # Commands
+
+    def _read_commands(self) -> None:
+        received = os.read(self._commands_fd, MAX_COMMAND_BYTES)
+        if not received:
+            self._alone = True
+            return
+        *lines, self._commands = (self._commands + received).split(b"\n")
+        self._commands = self._commands[:MAX_COMMAND_BYTES]
+        for line in lines:
+            self._obey(line.decode("ascii", "replace").split())
+
+    def _obey(self, words: list[str]) -> None:
+        if words == ["edge"]:
+            self._read_now()
+        elif words == ["stop"]:
+            self._finished = True
+        elif len(words) == 2 and words[0] == "work" and words[1].isascii() and words[1].isdigit():
+            self._read_now()
+            if self._work is None:
+                self._work = ProcessWatch(int(words[1]))
+                self._meta["work_pid"] = words[1]
+        else:
+            self._log.add("warning", "sampler", f"a command was not understood: {' '.join(words)[:80]!r}")
+
+    def _read_now(self) -> None:
+        for thread in self._threads:
+            thread.read_now()
+
+    # The work and its end
+
+    def _note_work_ended(self) -> None:
+        assert self._work is not None
+        self._work_ended_ns = self._clock.monotonic_ns()
+        self._work.close()
+        self._work = None
+        self._meta["work_ended_ns"] = str(self._work_ended_ns)
+        if self._alone:  # else the director asks for it
+            self._read_now()
+
+    def _tail_is_over(self) -> bool:
+        if self._work_ended_ns is None:
+            return True
+        return self._clock.monotonic_ns() >= self._work_ended_ns + self._tail_s * 1e9
+
+    # Readiness
+
+    def _have_first_rows(self) -> bool:
+        return all(thread.has_first_rows for thread in self._threads)
+
+    def _tell_ready(self) -> None:
+        self._is_ready = True
+        waiting = {thread.driver_name for thread in self._threads if not thread.has_first_rows}
+        drivers = [_not_usable_yet(state) if state.driver in waiting else state for state in self._drivers]
+        ready = Ready(
+            version=_version(),
+            streams=[group.stream for group in self._groups],
+            drivers=drivers,
+            tail_s=self._tail_s,
+        )
+        encoded = msgspec.json.encode(ready)
+        self._meta["ready"] = encoded.decode()
+        with suppress(OSError), os.fdopen(self._ready_fd, "wb") as pipe:  # nobody listens: the commands' end will tell
+            pipe.write(encoded + b"\n")
+
+    # The road to the disk
+
+    def _read_clocks(self) -> None:
+        pair = read_pair(self._clock)
+        step_ns = wall_step_ns(self._last_pair, pair)
+        if step_ns:
+            self._log.add(
+                "warning",
+                "clock",
+                f"the wall clock was set by {step_ns / 1e9:+.3f} s; energy is not affected, but log files that are "
+                "stamped in wall time may be misplaced before or after this instant",
+            )
+        self._last_pair = pair
+        if len(self._pairs) < MAX_WAITING_PAIRS:
+            self._pairs.append(pair)
+
+    def _flush(self) -> bool:
+        """Write what there is. Where that fails, keep it, and leave newer rows in their groups' bounded buffers."""
+        if not self._batches:
+            taken = [(group.stream.id, *group.buffer.take()) for group in self._groups]
+            self._batches = [Batch(*batch) for batch in taken if batch[1]]
+        now_ns = self._clock.monotonic_ns()
+        events = [event for event in self._log.snapshot() if event not in self._written_events]
+        try:
+            self._spool.write(
+                batches=self._batches,
+                clock=self._pairs,
+                ticks=[group.tick_count(now_ns) for group in self._groups],
+                events=events,
+                meta=self._meta,
+            )
+        except SpoolUnwritable as error:
+            self._log.add("error", "spool", str(error))
+            return False
+        self._batches = []
+        self._pairs.clear()
+        self._meta.clear()
+        self._written_events = set(self._log.snapshot()) if events else self._written_events
+        return True
+
+    def _finish(self) -> int:
+        for thread in self._threads:
+            thread.stop()
+        deadline_s = time.monotonic() + LAST_READING_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+            if thread.is_alive():
+                text = f"its last reading did not come within {LAST_READING_S:g} s; the device or its driver hangs"
+                self._log.add("warning", thread.driver_name, text)
+        self._read_clocks()
+        self._meta["finished_ns"] = str(self._clock.monotonic_ns())
+        written = self._flush() and self._flush()  # the first may only have written what an earlier one could not
+        self._spool.close()
+        if not written:
+            print(f"{self._spool.path}: the last readings could not be written", file=sys.stderr)
+        return 0 if written else 1
+
+
+def _not_usable_yet(state: DriverState) -> DriverState:
+    return msgspec.structs.replace(
+        state,
+        usable=False,
+        reason=f"no reading came within {FIRST_ROWS_S:g} s",
+        fix="check the device; it is still asked, and what it says later is kept",
+    )
+
+
+def _version() -> str:
+    try:
+        return version("ml-power-agent")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _fail(text: str) -> int:
+    print(text, file=sys.stderr)
+    return 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sampler by the specification in the file that is named. Return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workload; whoever started us tells us to stop
+    if len(arguments) != 1:
+        return _fail("usage: python -m power_agent.sampler SPEC.json")
+    try:
+        spec = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=SamplerSpec)
+    except (OSError, msgspec.DecodeError) as error:
+        return _fail(f"{arguments[0]} is no specification for a sampler: {error}")
+    complaint = check_rates(spec.rates_hz)
+    if complaint:
+        return _fail(complaint)
+    # A driver that prints, or that reads its standard input, must not get into the conversation.
+    commands_fd, ready_fd = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    try:
+        return Sampler(spec, commands_fd=commands_fd, ready_fd=ready_fd).run()
+    except (SpoolUnwritable, ValueError) as error:
+        return _fail(str(error))
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # everything is written; a device that hangs must not hold up the end of the process
