@@ -282,15 +282,25 @@ def test_only_what_answers_is_offered(open_stub: Opener) -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver_version", "offered"),
-    [("580.95.05", True), ("580.82.07", True), ("580.65.06", False), ("570.86.10", False), ("strange", False)],
+    ("driver_version", "number", "offered"),
+    [
+        ("580.95.05", 269, True),
+        ("580.82.07", 269, True),
+        ("580.65.06", 251, True),
+        ("575.57.08", 251, True),
+        ("580.95.05", 251, False),  # power smoothing has that number there
+        ("580.65.06", 269, False),
+        ("570.86.10", 251, False),
+        ("strange", 269, False),
+    ],
 )
 def test_renumbered_fields_are_asked_for_by_the_number_of_this_driver(
-    open_stub: Opener, driver_version: str, offered: bool
+    open_stub: Opener, driver_version: str, number: int, offered: bool
 ) -> None:
-    # The stub has them at 269 to 271 only, as drivers from 580.82 on do.
-    driver = open_stub(StubConfig(driver_version=driver_version))
-    assert any("slowed_by_power_brake" in name for name in names(driver, "thermal")) is offered
+    driver = open_stub(StubConfig(gpus=[StubGpu(first_slowdown_field=number)], driver_version=driver_version))
+    found = [name.rpartition("/")[2] for name in names(driver, "thermal") if "/slowed_by" in name]
+    every = ["slowed_by_software_thermal", "slowed_by_hardware_thermal", "slowed_by_power_brake"]
+    assert found == (every if offered else [])
 
 
 def test_row_shape_matches_the_channels(open_stub: Opener) -> None:

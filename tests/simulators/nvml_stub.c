@@ -101,7 +101,9 @@ static int fill_field(const struct config *config, const struct gpu *gpu, field_
         entry->value.ui = (uint32_t)gpu->memory_temperature_c;
         return SUCCESS;
     }
-    if ((entry->field >= 74 && entry->field <= 81) || (entry->field >= 269 && entry->field <= 271)) {
+    double slowdown = entry->field - gpu->first_slowdown_field;
+    int in_slowdowns = slowdown >= 0 && slowdown < 3;
+    if ((entry->field >= 74 && entry->field <= 81) || in_slowdowns) {
         entry->type = TYPE_ULONG_LONG;
         entry->value.ull = (unsigned long long)llround(1e9 * gpu->throttled_fraction * now_s(config));
         return SUCCESS;

@@ -64,6 +64,7 @@ class StubGpu:
     clocks_event_reasons: int = 4
     performance_state: int = 0
     throttled_fraction: float = 0.25  # of the time since instant 0, in every violation counter
+    first_slowdown_field: int = 269  # 251 with drivers before 580.82
 
     hang_s: float = 0.0  # every call on this GPU takes this long
     returns: dict[str, int] = field(default_factory=dict)

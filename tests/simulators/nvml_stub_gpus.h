@@ -26,6 +26,7 @@ struct gpu {
     double temperature_c, memory_temperature_c, sm_mhz, memory_mhz, utilization, memory_utilization, fan;
     double limit_mw, clocks_event_reasons, performance_state;
     double throttled_fraction; /* of the time, in every violation counter */
+    double first_slowdown_field; /* the number of the first of three fields that NVIDIA renumbered */
     double hang_s;             /* every reading sleeps this long */
     int returns_count;
     struct field_return returns[MAX_RETURNS];
@@ -56,7 +57,7 @@ static const struct key gpu_keys[] = {
     NUMBER(gpu, temperature_c), NUMBER(gpu, memory_temperature_c), NUMBER(gpu, sm_mhz), NUMBER(gpu, memory_mhz),
     NUMBER(gpu, utilization), NUMBER(gpu, memory_utilization), NUMBER(gpu, fan),
     NUMBER(gpu, limit_mw), NUMBER(gpu, clocks_event_reasons), NUMBER(gpu, performance_state),
-    NUMBER(gpu, throttled_fraction), NUMBER(gpu, hang_s), { 0 },
+    NUMBER(gpu, throttled_fraction), NUMBER(gpu, first_slowdown_field), NUMBER(gpu, hang_s), { 0 },
 };
 
 /* A configuration that was replaced stays allocated: a call in another thread may still read it. */
