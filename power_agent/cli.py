@@ -116,14 +116,12 @@ def _devices(arguments: argparse.Namespace) -> int:
         settings.setdefault(driver, {})[key] = value
     results = open_drivers(arguments.driver, root=Path(arguments.root), settings=settings)
     try:
-        if arguments.json:
-            print(device_table.as_json(results))
-        else:
-            device_table.show(results)
+        text = device_table.as_json(results) if arguments.json else device_table.as_text(results)
     finally:
         for result in results:
             if isinstance(result, Opened):
                 result.driver.close()
+    print(text, flush=True)
     return 0
 
 

@@ -18,8 +18,10 @@ from drivers.discovery import Opened, Refused
 # Columns are added as there is room for them.
 _KIND_AND_SCOPE_FROM_WIDTH = 100
 _SOURCES_FROM_WIDTH = 140
-_NAMES_WIDTH = 27  # of the column of channel names; a longer list of names goes on in the next line
-_DEVICE_WIDTH = 16
+_NAMES_WIDTH = 27  # at most, of the column of channel names; a longer list of names goes on in the next line
+_DEVICE_WIDTH = 16  # at most, of the column of devices
+_OTHERS_WIDTH = 44  # of the columns that are always there, with the space between them
+_KIND_AND_SCOPE_WIDTH = 18
 _UNKNOWN = "–"
 _LEGEND = (
     "rate: how often it is read, unless told otherwise; update: how often the device has a new value; "
@@ -43,9 +45,15 @@ class _Line:
     model: str
 
 
-def show(results: Sequence[Opened | Refused], console: Console | None = None) -> None:
-    """Print tables for the person at the terminal; colour only on a terminal, and not with NO_COLOR set."""
-    console = console or Console(highlight=False)
+def as_text(results: Sequence[Opened | Refused]) -> str:
+    """Tables for the person at the terminal; in colour only where stdout is one, and not with NO_COLOR set."""
+    console = Console(highlight=False)
+    with console.capture() as capture:
+        _show(results, console)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _show(results: Sequence[Opened | Refused], console: Console) -> None:
     opened = [result for result in results if isinstance(result, Opened)]
     refused = [result for result in results if isinstance(result, Refused)]
     tables = [_merge_devices(_lines_by_device(driver)) for driver in opened]
@@ -133,9 +141,11 @@ def _merge_devices(devices: dict[str, list[_Line]]) -> list[tuple[str, list[_Lin
 
 def _channel_table(entries: Sequence[tuple[str, list[_Line]]], device_width: int, width: int) -> Table:
     has_kind, has_sources = width >= _KIND_AND_SCOPE_FROM_WIDTH, width >= _SOURCES_FROM_WIDTH
+    device_width = min(device_width, _DEVICE_WIDTH)
+    left = width - device_width - _OTHERS_WIDTH - (_KIND_AND_SCOPE_WIDTH if has_kind else 0)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("device", overflow="fold", style="cyan", width=min(device_width, _DEVICE_WIDTH))
-    table.add_column("channel", overflow="fold", width=_NAMES_WIDTH)
+    table.add_column("device", overflow="fold", style="cyan", width=device_width)
+    table.add_column("channel", overflow="fold", width=max(8, min(_NAMES_WIDTH, left)))
     table.add_column("unit", no_wrap=True)
     if has_kind:
         table.add_column("kind", no_wrap=True, min_width=len("counter"))
