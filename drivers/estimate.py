@@ -1,7 +1,7 @@
 """Driver `estimate`: CPU package power modelled from utilisation, for machines that let nothing be measured.
 
 P = idle + (peak - idle) × u, per package, where u is the busy share of its CPUs. The model is linear, so energy needs
-no sampling: it follows from the CPU time since opening, whatever the rate. docs/devices/estimate.md derives the figures.
+no sampling: it follows from the CPU time since opening, at any rate. docs/devices/estimate.md derives the figures.
 """
 
 from __future__ import annotations
