@@ -59,8 +59,10 @@ def build_tree(channels: Sequence[tuple[str, Channel]]) -> list[Component]:
     for host, channel in channels:
         if channel.quantity not in ("power", "energy") or channel.scope == "none" or channel.kind == "state":
             continue
-        key = (host, channel.device, channel.scope)
-        found.setdefault(key, Component(host, channel.device, channel.scope)).channels.append(channel)
+        # one board, named "module0" by NVML and "module-0" by its own rail sensors
+        device = channel.device.replace("module-", "module") if channel.scope == "module" else channel.device
+        key = (host, device, channel.scope)
+        found.setdefault(key, Component(host, device, channel.scope)).channels.append(channel)
     components = sorted(found.values(), key=lambda c: (c.host, _depth(c.scope), _natural(c.device)))
     for component in components:
         component.parent = _parent(component, [c for c in components if c.host == component.host])

@@ -66,6 +66,11 @@ def test_a_module_holds_only_the_gpu_of_its_number() -> None:
     assert names(roots(components)) == ["module0", "gpu1"]
 
 
+def test_a_module_seen_by_two_drivers_is_one() -> None:
+    components = tree(channel("module0", "module"), channel("module-0", "module"), channel("gpu0", "gpu", "module0"))
+    assert names(roots(components)) == ["module0"]
+
+
 def test_gpu_memory_lies_in_its_gpu() -> None:
     components = tree(*(channel(f"gpu{i}", "gpu") for i in range(2)), channel("gpu1-memory", "gpu_memory", "gpu1"))
     assert names(roots(components)) == ["gpu0", "gpu1"]
