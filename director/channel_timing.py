@@ -44,5 +44,5 @@ def timing_of(channel: Channel, rate_hz: float) -> Timing:
         return Timing(poll_ns, update_ns, spacing_ns, lag_ns, spacing_ns, True, update_known)
     window_known = channel.window_s is not None
     window_ns = channel.window_s * 1e9 if channel.window_s is not None else UNKNOWN_DUTY * spacing_ns
-    age_ns = update_ns / 2 if update_known else 0.0
+    age_ns = update_ns / 2 if update_known and not channel.stamped else 0.0
     return Timing(poll_ns, update_ns, window_ns, age_ns + window_ns / 2, spacing_ns, window_known, update_known)

@@ -84,6 +84,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     scale: float = 1.0  # a raw value times this is in `unit`; a counter's raw values are integers
     modulus: int | None = None  # of a counter: raw values wrap at this; None: never wraps, a decrease is a reset
     update_period_s: float | None = None  # how often the device has a new value; None: unknown
+    stamped: bool = False  # rows carry the device's own instant of the update, not that of our poll
     window_s: float | None = None  # what a value averages over, ending at its update; 0: an instant; None: unknown
     accuracy: Accuracy | None = None  # None: unknown
     estimate: bool = False  # modelled, not measured

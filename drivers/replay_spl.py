@@ -75,6 +75,7 @@ def _channel(device: str, accuracy: Accuracy, parent: str | None) -> Channel:
         scope="rail" if parent else "wall",
         parent=parent,
         update_period_s=1.0,
+        stamped=True,
         window_s=1.0,
         accuracy=accuracy,
         description="one input of the power analyzer" if parent else "power analyzer, sum of its inputs",
