@@ -89,27 +89,27 @@ class Signals:
             self.ending = signal.Signals(info.si_signo)
         return info
 
-    def sleep(self, seconds: float) -> bool:
-        """Sleep; False when a signal that asks to end cut it short."""
+    def sleep(self, seconds: float, *, to_the_end: bool = False) -> None:
+        """Sleep; a signal that asks to end cuts it short, unless `to_the_end`."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             info = self.take(left)
-            if info is None:
-                break
-            if info.si_signo in ENDING:
-                return False
+            if info is None or (info.si_signo in ENDING and not to_the_end):
+                return
             if info.si_signo in _STOPPING:
                 os.kill(os.getpid(), signal.SIGSTOP)
-        return True
 
 
 @contextmanager
 def held_signals() -> Iterator[Signals]:
-    """Hold signals back while the block runs; what is still pending takes effect at its end."""
+    """Hold signals back while the block runs, so that each is taken from `Signals`; what nobody took is dropped."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it was ignored, no child's exit status could be had
     original = {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)}
+    signals = Signals(original)
     try:
-        yield Signals(original)
+        yield signals
+        while signals.take(0) is not None:
+            pass
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, original)
 
