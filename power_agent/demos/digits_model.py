@@ -6,7 +6,6 @@ The 1797 digits come with scikit-learn. 1437 are for training, 360 for testing; 
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,12 +140,13 @@ def load_model(path: Path) -> nn.Sequential:
         DemoError: it is not such a file.
     """
     model = new_model()
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as weights:
-            model.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
-    except (ValueError, TypeError, AttributeError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DemoError(
-            f"{path} is not a model of this demo; write one with: "
-            f"python -m power_agent.demos.train_digits --save {path}"
-        ) from error
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as weights:
+                model.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
+        except Exception as error:  # NumPy and zipfile do not say all that they raise on a damaged file
+            raise DemoError(
+                f"{path} is not a model of this demo; write one with: "
+                f"python -m power_agent.demos.train_digits --save {path}"
+            ) from error
     return model

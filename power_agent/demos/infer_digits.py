@@ -56,10 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenario", choices=SCENARIOS, default="Offline", help="(default: %(default)s)")
     parser.add_argument("--accuracy", action="store_true", help="check every answer instead of measuring speed")
     parser.add_argument("--model", type=Path, metavar="FILE", help="from train_digits --save (default: train one once)")
-    parser.add_argument("--duration-s", type=_positive, default=10.0, help="at least this long (default: %(default)g)")
+    parser.add_argument(
+        "--duration-s", type=positive_number, default=10.0, help="at least this long (default: %(default)g)"
+    )
     parser.add_argument(
         "--target-qps",
-        type=_positive,
+        type=positive_number,
         help="Server: queries a second; Offline: samples a second to plan for (default: from a quick measurement)",
     )
     parser.add_argument("--threads", type=positive_int, default=1, help="CPU threads (default: %(default)s)")
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> float:
+def positive_number(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
