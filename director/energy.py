@@ -120,7 +120,7 @@ def _terms(
     power = _near(aligned.edge_watts, begin), _near(aligned.edge_watts, end)
     cell = _near(aligned.edge_cell_ns, begin), _near(aligned.edge_cell_ns, end)
     hidden = aligned.edge_hidden_watts[begin], aligned.edge_hidden_watts[end]
-    edge = [_edge(timing, channel, s, c, h) for s, c, h in zip(spread, cell, hidden, strict=True)]
+    edge = [_edge(timing, channel, *near) for near in zip(spread, cell, hidden, strict=True)]
     # a marked instant and a reading's own instant each lie within their bound of the true one
     bound_s = (time_bound_ns + aligned.max_read_ns) * 1e-9
     sync = bound_s / np.sqrt(3.0) * np.hypot(power[0], power[1])
@@ -163,5 +163,5 @@ def _edge(timing: Timing, channel: Channel, spread: Floats, cell_ns: Floats, hid
         inside = hidden * np.sqrt(timing.spacing_ns * timing.window_ns / 12.0)
     else:  # swings faster than a cell: their energy ripples by 0.87 of what cells differ by
         inside = 0.87 * hidden * h
-    both: Floats = np.hypot(visible, inside) * 1e-9
-    return both
+    total: Floats = np.hypot(visible, inside) * 1e-9
+    return total
