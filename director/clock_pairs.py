@@ -50,8 +50,8 @@ class _Segment:
     def offset_and_bound(self, at: Instants, knots: Instants) -> tuple[Instants, Instants]:
         """Wall minus monotonic at instants given on the clock of `knots` (one of this segment's own), and its bound.
 
-        Between two pairs the wall clock may have been steered at any instant, so the whole change of the offset is
-        part of the bound; outside the pairs it grows with the fastest steering.
+        Between two pairs the wall clock may have been steered at any instant, though only one way, so the whole change
+        of the offset is part of the bound; outside the pairs it grows with the fastest steering.
         """
         base_offset = int(self.wall[0]) - int(self.monotonic[0])
         offsets = ((self.wall - self.monotonic) - base_offset).astype(np.float64)
@@ -90,8 +90,8 @@ class WallClock:
     """
 
     def __init__(self, monotonic_ns: Instants, wall_ns: Instants, bracket_ns: Instants) -> None:
-        usable = (np.abs(monotonic_ns) < _LATEST_MONOTONIC) & (bracket_ns >= 0) & (bracket_ns < _LATEST_MONOTONIC)
-        usable &= (wall_ns >= 0) & (wall_ns < _LATEST_WALL)
+        usable = (monotonic_ns > -_LATEST_MONOTONIC) & (monotonic_ns < _LATEST_MONOTONIC)
+        usable &= (bracket_ns >= 0) & (bracket_ns < _LATEST_MONOTONIC) & (wall_ns >= 0) & (wall_ns < _LATEST_WALL)
         monotonic, kept = np.unique(monotonic_ns[usable], return_index=True)
         if not len(monotonic):
             raise ValueError("no pair of clock readings")

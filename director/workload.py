@@ -49,12 +49,7 @@ class Ended:
     signal: int | None
     user_cpu_s: float
     system_cpu_s: float
-    max_rss_bytes: int
-
-    @property
-    def status(self) -> int:
-        """The exit code, or minus the signal, as Python's subprocess writes it."""
-        return -self.signal if self.signal is not None else self.exit_code or 0
+    max_rss_bytes: int | None  # None: less than the director itself had, which is all that the kernel tells then
 
 
 def check_program(name: str) -> None:
@@ -127,6 +122,8 @@ class Workload:
         """
         actions = [(os.POSIX_SPAWN_DUP2, stdout, 1)] if stdout is not None else []
         self._signals = signals
+        # A process begins as a copy of its parent, and the kernel counts that into its peak memory.
+        self._inherited_rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             self.pid = os.posix_spawnp(
                 argv[0],
@@ -153,7 +150,7 @@ class Workload:
                 self._pass_on(info, window_changed)
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
-                return _ended(status, usage)
+                return self._ended(status, usage)
             idle()
 
     def _pass_on(self, info: signal.struct_siginfo, window_changed: Callable[[], None]) -> None:
@@ -168,16 +165,16 @@ class Workload:
         if number in _STOPPING:
             os.kill(os.getpid(), signal.SIGSTOP)
 
-
-def _ended(status: int, usage: resource.struct_rusage) -> Ended:
-    code = os.waitstatus_to_exitcode(status)
-    return Ended(
-        exit_code=code if code >= 0 else None,
-        signal=-code if code < 0 else None,
-        user_cpu_s=usage.ru_utime,
-        system_cpu_s=usage.ru_stime,
-        max_rss_bytes=usage.ru_maxrss * 1024,  # Linux counts it in KiB
-    )
+    def _ended(self, status: int, usage: resource.struct_rusage) -> Ended:
+        code = os.waitstatus_to_exitcode(status)
+        rss_kib = usage.ru_maxrss
+        return Ended(
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            user_cpu_s=usage.ru_utime,
+            system_cpu_s=usage.ru_stime,
+            max_rss_bytes=rss_kib * 1024 if rss_kib > self._inherited_rss_kib else None,
+        )
 
 
 def leave_like(status: int) -> int:
