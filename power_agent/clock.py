@@ -8,6 +8,7 @@ import select
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from power_agent.messages import ReplayClockSpec
@@ -38,10 +39,8 @@ class Wake:
     def clear(self) -> None:
         """Lower the flag. Look at what it stands for afterwards, so that nothing raised in between is lost."""
         self.raised = False
-        try:
+        with suppress(BlockingIOError):  # another thread is between raising the flag and writing
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            pass  # another thread is between raising the flag and writing
 
     def close(self) -> None:
         """Release the descriptor."""

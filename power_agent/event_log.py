@@ -19,7 +19,7 @@ class LoggedEvent(NamedTuple):
     level: Level
     source: str
     text: str
-    count: int
+    times: int
 
 
 class EventLog:
@@ -44,7 +44,7 @@ class EventLog:
                 self._per_source[source] = self._per_source.get(source, 0) + 1
                 self._events[key] = LoggedEvent(now_ns, level, source, key[1], 1)
             else:
-                self._events[key] = known._replace(count=known.count + 1)
+                self._events[key] = known._replace(times=known.times + 1)
 
     def snapshot(self) -> list[LoggedEvent]:
         """All events so far, in the order of their first instants."""

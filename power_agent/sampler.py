@@ -17,7 +17,7 @@ import msgspec
 
 from drivers.discovery import Opened, Refused, open_drivers
 from power_agent.clock import Clock, ClockPair, Wake, make_clock, read_pair, wall_step_ns
-from power_agent.event_log import EventLog, LoggedEvent
+from power_agent.event_log import EventLog
 from power_agent.messages import DriverState, Ready, SamplerSpec
 from power_agent.process_watch import ProcessWatch
 from power_agent.sampled_group import SampledGroup
@@ -36,7 +36,7 @@ MAX_COMMAND_BYTES = 4096
 class Sampler:
     """Starts a thread per driver and carries their rows to the spool; lives until told to stop, or left alone."""
 
-    def __init__(self, spec: SamplerSpec, *, commands_fd: int, ready_fd: int) -> None:
+    def __init__(self, spec: SamplerSpec, clock: Clock, *, commands_fd: int, ready_fd: int) -> None:
         """Create the spool and open the drivers.
 
         Raises:
@@ -44,7 +44,7 @@ class Sampler:
         """
         self._commands_fd = commands_fd
         self._ready_fd = ready_fd
-        self._clock: Clock = make_clock(spec.replay_clock)
+        self._clock = clock
         self._log = EventLog(self._clock.monotonic_ns)
         self._wake = Wake()
         self._last_pair = read_pair(self._clock)
@@ -52,7 +52,7 @@ class Sampler:
         self._spool = SpoolWriter(Path(spec.spool), self._first_meta(spec))
         self._meta: dict[str, str] = {}  # not yet in the spool
         self._batches: list[Batch] = []  # taken from the groups, not yet in the spool
-        self._written_events: set[LoggedEvent] = set()
+        self._written_events: dict[tuple[str, str], int] = {}  # how often as of then
 
         self._drivers: list[DriverState] = []
         self._threads: list[SamplingThread] = []
@@ -85,7 +85,7 @@ class Sampler:
         clock_ns = self._clock.monotonic_ns
 
         def opener(name: str) -> Callable[[], Opened | Refused]:
-            return lambda: open_drivers([name], root=root, settings=spec.settings, clock_ns=clock_ns)[0]
+            return lambda: open_drivers([name], root=root, settings=spec.settings, clock_ns=clock_ns)[-1]
 
         results = open_drivers(spec.drivers, root=root, settings=spec.settings, clock_ns=clock_ns)
         self._drivers, planned = plan_streams(results, spec.rates_hz, self._log)
@@ -123,8 +123,9 @@ class Sampler:
             if now_s >= next_pair_s:
                 self._read_clocks()
                 next_pair_s = now_s + CLOCK_PAIR_S
-            if now_s >= next_flush_s or self._wake.raised:
-                self._wake.clear()
+            asked, stuck = self._wake.raised, bool(self._batches)
+            self._wake.clear()
+            if now_s >= next_flush_s or (asked and not stuck):
                 self._flush()
                 next_flush_s = now_s + FLUSH_S
             if not self._is_ready and (now_s >= started_s + FIRST_ROWS_S or self._have_first_rows()):
@@ -210,10 +211,9 @@ class Sampler:
             drivers=drivers,
             tail_s=self._tail_s,
         )
-        encoded = msgspec.json.encode(ready)
-        self._meta["ready"] = encoded.decode()
+        self._meta["drivers"] = msgspec.json.encode(drivers).decode()
         with suppress(OSError), os.fdopen(self._ready_fd, "wb") as pipe:  # nobody listens: the commands' end will tell
-            pipe.write(encoded + b"\n")
+            pipe.write(msgspec.json.encode(ready) + b"\n")
 
     # The road to the disk
 
@@ -224,8 +224,8 @@ class Sampler:
             self._log.add(
                 "warning",
                 "clock",
-                f"the wall clock was set by {step_ns / 1e9:+.3f} s; energy is not affected, but log files that are "
-                "stamped in wall time may be misplaced before or after this instant",
+                f"the wall clock was set by {step_ns / 1e9:+.3f} s, or the machine slept; energy is not affected, but "
+                "log files that are stamped in wall time may be misplaced before or after this instant",
             )
         self._last_pair = pair
         if len(self._pairs) < MAX_WAITING_PAIRS:
@@ -237,7 +237,11 @@ class Sampler:
             taken = [(group.stream.id, *group.buffer.take()) for group in self._groups]
             self._batches = [Batch(*batch) for batch in taken if batch[1]]
         now_ns = self._clock.monotonic_ns()
-        events = [event for event in self._log.snapshot() if event not in self._written_events]
+        events = [
+            event
+            for event in self._log.snapshot()
+            if event.times != self._written_events.get((event.source, event.text))
+        ]
         try:
             self._spool.write(
                 batches=self._batches,
@@ -252,7 +256,7 @@ class Sampler:
         self._batches = []
         self._pairs.clear()
         self._meta.clear()
-        self._written_events = set(self._log.snapshot()) if events else self._written_events
+        self._written_events.update({(event.source, event.text): event.times for event in events})
         return True
 
     def _finish(self) -> int:
@@ -304,9 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=SamplerSpec)
     except (OSError, msgspec.DecodeError) as error:
         return _fail(f"{arguments[0]} is no specification for a sampler: {error}")
-    complaint = check_rates(spec.rates_hz)
-    if complaint:
-        return _fail(complaint)
+    try:
+        check_rates(spec.rates_hz)
+        clock = make_clock(spec.replay_clock)
+    except ValueError as error:
+        return _fail(f"{arguments[0]}: {error}")
     # A driver that prints, or that reads its standard input, must not get into the conversation.
     commands_fd, ready_fd = os.dup(0), os.dup(1)
     os.dup2(2, 1)
@@ -314,8 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     try:
-        return Sampler(spec, commands_fd=commands_fd, ready_fd=ready_fd).run()
-    except (SpoolUnwritable, ValueError) as error:
+        return Sampler(spec, clock, commands_fd=commands_fd, ready_fd=ready_fd).run()
+    except SpoolUnwritable as error:
         return _fail(str(error))
 
 

@@ -21,7 +21,7 @@ _PR_SET_TIMERSLACK = 29
 
 
 class SamplingThread(threading.Thread):
-    """Reads one driver until it is told to stop. It closes the driver; a device that hangs holds up only this thread."""
+    """Reads one driver until it is told to stop, then closes it. A device that hangs holds up only this thread."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class SamplingThread(threading.Thread):
         reopen: Callable[[], Opened | Refused],
         notify: Callable[[], None],
     ) -> None:
-        """`reopen` opens the driver once more; `notify` is called when rows should be fetched or the first are there."""
+        """`reopen` opens the driver once more; `notify` tells that rows should be fetched, or the first are there."""
         super().__init__(name=f"sample {name}", daemon=True)
         self.driver_name = name
         self.groups = groups

@@ -110,7 +110,7 @@ class SpoolWriter:
             raise SpoolUnwritable(f"cannot write {self.path}: {error}; {_advice(error)}") from error
 
     def close(self) -> None:
-        """Bring everything into the one file and close it. Where the disk is full, the file keeps its `-wal` beside it."""
+        """Bring everything into the one file and close it; on a full disk a part stays in the `-wal` file beside it."""
         with suppress(sqlite3.Error):  # nothing is lost by that: readers look into the -wal file, too
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(sqlite3.Error):
@@ -191,7 +191,9 @@ class SpoolReader:
     def events(self) -> list[Event]:
         """What happened, in the order of time; of something that happened often, its first instant and its count."""
         with self._reading("table events"):
-            rows = self._database.execute("SELECT t_ns, level, source, text, count FROM events ORDER BY t_ns").fetchall()
+            rows = self._database.execute(
+                "SELECT t_ns, level, source, text, count FROM events ORDER BY t_ns"
+            ).fetchall()
             events = []
             for t_ns, level, source, text, count in rows:
                 counted = text if count == 1 else f"{text} ({count} times)"

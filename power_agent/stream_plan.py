@@ -63,12 +63,15 @@ def plan_streams(
     return states, planned
 
 
-def check_rates(rates_hz: Mapping[str, float]) -> str:
-    """What is wrong with the rates that were asked for; empty where nothing is."""
+def check_rates(rates_hz: Mapping[str, float]) -> None:
+    """Look at the rates that a user asks for.
+
+    Raises:
+        ValueError: one of them is no rate.
+    """
     for name, rate_hz in rates_hz.items():
         if not (math.isfinite(rate_hz) and rate_hz > 0):
-            return f"the rate of {name!r} is {rate_hz} Hz; give a number above 0, or leave the driver out"
-    return ""
+            raise ValueError(f"the rate of {name!r} is {rate_hz} Hz; give a number above 0, or leave the driver out")
 
 
 def tail_s(streams: Sequence[Stream]) -> float:
