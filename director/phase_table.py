@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -37,3 +39,34 @@ class PhaseTable:
 
     def __len__(self) -> int:
         return len(self.begin_ns)
+
+
+def write_phases(path: Path, table: PhaseTable) -> None:
+    """Write `phases.parquet`: the table's columns with names and lanes as text, what was not said as null.
+
+    Work is in columns `work_samples`, `work_tokens` …; attributes are JSON text.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def text(codes: npt.NDArray[np.int32], texts: list[str]) -> Any:
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, type=pa.string()))
+
+    attributes: list[str | None] = [None] * len(table)
+    for row, values in table.attributes.items():
+        attributes[row] = msgspec.json.encode(values, enc_hook=str).decode()
+    columns = {
+        "name": text(table.name_code, table.names),
+        "index": pa.array(table.index, mask=table.index < 0),
+        "begin_ns": pa.array(table.begin_ns),
+        "end_ns": pa.array(table.end_ns),
+        "parent": pa.array(table.parent, mask=table.parent < 0),
+        "depth": pa.array(table.depth),
+        "lane": text(table.lane_code, table.lanes),
+        "rank": pa.array(table.rank, mask=table.rank < 0),
+        "flags": pa.array(table.flags),
+        "time_bound_ns": pa.array(table.time_bound_ns),
+        **{f"work_{unit}": pa.array(amounts, mask=np.isnan(amounts)) for unit, amounts in table.work.items()},
+        "attributes": pa.array(attributes, type=pa.string()),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")

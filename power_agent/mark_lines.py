@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 256  # characters; the rest is cut off
 _LARGEST_ATTRIBUTES = 16_384  # characters of JSON
 _MOST_NAMES = 1024  # whose encoding is kept
+_LARGEST_INTEGER = 2**63 - 1
 
 
 def _plain_value(value: Any) -> object:
@@ -59,13 +60,16 @@ def _encode_details(
     text = ""
     unusable: dict[str, str] = {}
     if index is not None:
-        text = f',"index":{index}' if type(index) is int else _odd_integer("index", index, unusable)
+        text = _integer("index", index, unusable)
     if rank is not None:
-        text += f',"rank":{rank}' if type(rank) is int else _odd_integer("rank", rank, unusable)
+        text += _integer("rank", rank, unusable)
     if work:
         counts = ""
         for unit, amount in work.items():
-            counts += f',"{unit}":{amount}' if type(amount) is int else _odd_count(unit, amount, unusable)
+            if type(amount) is int and 0 <= amount <= _LARGEST_INTEGER:
+                counts += f',"{unit}":{amount}'
+            else:
+                counts += _odd_count(unit, amount, unusable)
         if counts:
             text += f',"work":{{{counts[1:]}}}'
     if attributes or unusable:
@@ -74,17 +78,20 @@ def _encode_details(
     return line if error is None else b'%b,"error":%b' % (line, encode_name(error))
 
 
-def _odd_integer(key: str, number: Any, unusable: dict[str, str]) -> str:
-    """An integer of numpy or torch; or nothing, with a note."""
+def _integer(key: str, number: Any, unusable: dict[str, str]) -> str:
+    """An integer, also one of numpy or torch; or nothing, with a note."""
     try:
-        return f',"{key}":{operator.index(number)}'
+        integer = number if type(number) is int else operator.index(number)
+        if -_LARGEST_INTEGER <= integer <= _LARGEST_INTEGER:
+            return f',"{key}":{integer}'
     except Exception:
-        unusable[f"unusable_{key}"] = _short_repr(number)
-        return ""
+        pass
+    unusable[f"unusable_{key}"] = _short_repr(number)
+    return ""
 
 
 def _odd_count(unit: str, amount: Any, unusable: dict[str, str]) -> str:
-    """A count that is a fraction or a scalar of numpy or torch; or nothing, with a note."""
+    """A count that is a fraction, or a scalar of numpy or torch; or nothing, with a note."""
     try:
         return f',"{unit}":{_json(float(amount))}'  # fails for what is not finite
     except Exception:
