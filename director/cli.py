@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,7 +102,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         action="append",
         default=[],
         metavar="NAME=REGEX",
-        help="a phase begins at each line that matches",
+        help="a phase begins at each line that matches; may be given more than once",
     )
     add("--phase-log", metavar="FILE", help="where --phase-pattern looks (default: standard output)")
     replay = run.add_argument_group("replay")
@@ -185,13 +184,12 @@ def _setting(text: str) -> tuple[str, str, str]:
 
 
 def _pattern(text: str) -> str:
-    name, equals, pattern = text.partition("=")
-    if not (name and equals and pattern):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=REGEX, such as 'epoch=^Epoch (?P<index>\\d+)'")
+    from director.phase_sources.line_pattern import parse_pattern
+
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"the regular expression of {name!r} is not valid: {error}") from error
+        parse_pattern(text)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
@@ -259,14 +257,13 @@ def _run_options(arguments: argparse.Namespace, command: list[str]) -> RunOption
         raise _Wrong("no command: put it after --, as in: power-director run --idle 10 -- python train.py")
     if not command and arguments.repeat > 1:
         raise _Wrong("--repeat needs a command after --")
-    if arguments.phase_log is not None and not arguments.phase_pattern:
-        raise _Wrong("--phase-log needs a --phase-pattern to look for in it")
+    if arguments.phase_log is not None:
+        _check_phase_log(arguments.phase_pattern)
     _check_drivers(arguments)
     _check_json(arguments.json)
     settings: dict[str, dict[str, str]] = {}
     for driver, key, value in arguments.set:
         settings.setdefault(driver, {})[key] = value
-    patterns = {text.partition("=")[0]: text for text in arguments.phase_pattern}
     return RunOptions(
         argv=command,
         output=arguments.output,
@@ -279,7 +276,7 @@ def _run_options(arguments: argparse.Namespace, command: list[str]) -> RunOption
         repeat=arguments.repeat,
         mllog=arguments.mllog,
         loadgen=arguments.loadgen,
-        phase_patterns=list(patterns.values()),
+        phase_patterns=arguments.phase_pattern,
         phase_log=arguments.phase_log,
         replay=arguments.replay,
         replay_speed=arguments.replay_speed,
@@ -309,6 +306,19 @@ def _check_drivers(arguments: argparse.Namespace) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise _Wrong(f"there is no driver {name!r}; {hint}known: {', '.join(sorted(known))}")
+
+
+def _check_phase_log(patterns: list[str]) -> None:
+    from director.phase_sources.line_pattern import parse_pattern
+
+    if not patterns:
+        raise _Wrong("--phase-log needs a --phase-pattern to look for in it")
+    for pattern in patterns:
+        if not {"time_s", "time_ms"} & parse_pattern(pattern).regex.groupindex.keys():
+            raise _Wrong(
+                f"--phase-pattern {pattern!r} needs a group time_s or time_ms: nobody sees when lines come to a file. "
+                "Without --phase-log the lines of standard output are stamped as they come"
+            )
 
 
 def _check_json(target: str | None) -> None:
