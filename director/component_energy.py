@@ -45,7 +45,7 @@ class Method:
     """One way to tell a component's energy."""
 
     channel: Channel
-    name: str  # "counter", "integrated power", "padded minus idle"
+    name: str  # "counter", "integrated" (power over time), "padded" (minus idle)
     energies: Energies
     idle_watts: float | None
     demoted: str = ""  # why it is not believed
@@ -104,7 +104,7 @@ def _channel_methods(source: Source, intervals: Intervals, origin_ns: int) -> tu
     def energies(a: Ints, b: Ints, bound: Floats) -> Energies:
         return interval_energies(channel, timing, aligned, np.searchsorted(edges, a), np.searchsorted(edges, b), bound)
 
-    name = "counter" if channel.kind == "counter" else "integrated power"
+    name = "counter" if channel.kind == "counter" else "integrated"
     direct = energies(begin, end, intervals.time_bound_ns)
     idle_watts = _mean_watts(energies(idle[:, 0], idle[:, 1], np.zeros(len(idle))))
     methods = [Method(channel, name, direct, idle_watts)]
@@ -165,7 +165,7 @@ def _padded(direct: Method, timing: Timing, rows: np.ndarray, parts: list[Energi
     edge[rows] = np.hypot(busy * max(timing.spacing_ns - timing.window_ns, 0.0) * 1e-9 / np.sqrt(6.0), u_idle)
     terms = dict(energies.terms)
     terms["edge"] = edge
-    return Method(direct.channel, "padded minus idle", replace(energies, joules=joules, terms=terms), idle)
+    return Method(direct.channel, "padded", replace(energies, joules=joules, terms=terms), idle)
 
 
 def _self_check(component: Component, methods: list[Method], whole: dict[str, float]) -> tuple[list[Method], list[str]]:

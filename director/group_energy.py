@@ -102,7 +102,7 @@ def not_explained(
     outer: Component, figures: dict[str, EnergyFigure], components: Sequence[Component]
 ) -> EnergyFigure | None:
     """What a component sees and the components inside it do not add up to."""
-    inside = [figures[c.name] for c in children(outer, components)]
+    inside = [figures[c.name] for c in children(outer, components) if c.counted]
     whole = figures[outer.name]
     if not inside or whole.joules is None or any(f.joules is None for f in inside):
         return None

@@ -35,7 +35,7 @@ class Point:
 
 def build(
     events: Iterable[MarkEvent], *, begin_ns: int, end_ns: int, wall_to_session: Callable[[int], tuple[int, int]]
-) -> tuple[PhaseTable, list[Point], list[str]]:
+) -> tuple[PhaseTable, list[str], list[Point]]:
     """Build the table of phases.
 
     Args:
@@ -44,7 +44,7 @@ def build(
         wall_to_session: monotonic instant of a wall time (both in ns), and how wrong it may be.
 
     Returns:
-        The table, whose row 0 is the command; the points in order of time; and warnings in plain words.
+        The table, whose row 0 is the command; warnings in plain words; and the points in order of time.
     """
     builder = _Builder(begin_ns, end_ns, wall_to_session)
     for event in events:
@@ -190,7 +190,7 @@ class _Builder:
         attributes = dict(event.attributes)
         self._points.append(Point(t_ns, bound_ns, event.name, event.lane, event.index, attributes))
 
-    def finish(self) -> tuple[PhaseTable, list[Point], list[str]]:
+    def finish(self) -> tuple[PhaseTable, list[str], list[Point]]:
         for t_ns, order, bound_ns, event in self._keyed_ends:
             row = self._row_of_key.get(event.key)
             if row is None:
@@ -204,7 +204,7 @@ class _Builder:
             self._flags[row] |= NEVER_CLOSED
             self._warnings.add("never ended; taken to last to the end of the command", names[self._name[row]], source)
         table = self._table(names)
-        return table, sorted(self._points, key=lambda point: point.t_ns), self._warnings.texts()
+        return table, self._warnings.texts(), sorted(self._points, key=lambda point: point.t_ns)
 
     def _pair_plain_ends(self) -> None:
         """Ends without a key belong to the innermost open phase of their name in their lane, as of their instant."""

@@ -26,7 +26,7 @@ class EnergyFigure(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str  # "node0/gpu0", "total", "node0/wall not explained"
     scope: str
-    method: str  # "counter", "integrated power", "padded minus idle", "sum", "difference"; several: joined by " + "
+    method: str  # "counter", "integrated", "padded", "sum", "difference"; several: joined by " + "
     joules: float | None
     expanded_joules: float | None  # U, k = 2
     mean_watts: float | None

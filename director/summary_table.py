@@ -60,15 +60,16 @@ def _metric_line(metric: Metric) -> str:
 
 
 def _energy_table(phases: Sequence[PhaseGroup]) -> Table:
+    hosts = {figure.name.partition("/")[0] for phase in phases for figure in phase.components}
+    host = f"{hosts.pop()}/" if len(hosts) == 1 else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("phase", overflow="fold")
-    table.add_column("duration", justify="right")
-    table.add_column("scope", overflow="fold")
+    table.add_column("phase", overflow="fold", max_width=24)
+    table.add_column("duration", justify="right", no_wrap=True)
+    table.add_column("scope", overflow="fold", max_width=30)
     table.add_column("energy ± U", justify="right", no_wrap=True)
-    table.add_column("mean W", justify="right")
-    table.add_column("peak W", justify="right")
+    table.add_column("mean W", justify="right", no_wrap=True)
+    table.add_column("peak W", justify="right", no_wrap=True)
     table.add_column("method", overflow="fold")
-    table.add_column("coverage", justify="right")
     for phase in phases[:MOST_PHASES]:
         name = escape(phase.name) + (f" ×{phase.count}" if phase.count > 1 else "")
         duration = duration_text(phase.duration_s)
@@ -76,7 +77,7 @@ def _energy_table(phases: Sequence[PhaseGroup]) -> Table:
         if phase.total is not None and len(phase.components) > 1:
             rows = [phase.total, *rows]
         for figure in rows:
-            table.add_row(name, duration, *_figure_cells(figure))
+            table.add_row(name, duration, *_figure_cells(figure, host))
             name, duration = "", ""
         if len(phase.components) > MOST_COMPONENTS:
             table.add_row("", "", f"… {len(phase.components) - MOST_COMPONENTS} more in summary.json")
@@ -87,20 +88,21 @@ def _energy_table(phases: Sequence[PhaseGroup]) -> Table:
     return table
 
 
-def _figure_cells(figure: EnergyFigure) -> list[str]:
+def _figure_cells(figure: EnergyFigure, host: str) -> list[str]:
     energy = "not measured"
     if figure.joules is not None:
         energy = figure_text(figure.joules, figure.expanded_joules, "J")
     method = "[yellow]ESTIMATE[/yellow]" if figure.estimate else escape(figure.method)
+    if figure.coverage < 0.9995:
+        method += f", {figure.coverage:.1%} covered"
     if not figure.accuracy_known:
         method += " (U without the device's own error)"
     return [
-        escape(figure.name),
+        escape(figure.name.removeprefix(host)),
         energy,
         watts_text(figure.mean_watts),
         watts_text(figure.peak_watts),
         method,
-        f"{figure.coverage:.1%}" if figure.coverage < 0.9995 else "100%",
     ]
 
 
@@ -113,8 +115,8 @@ def _budget_table(phase: PhaseGroup) -> Table:
         table.add_column(term, justify="right")
     table.add_column("U (k=2)", justify="right")
     table.add_column("other methods", overflow="fold")
-    figures = [*phase.components, *([phase.total] if phase.total is not None else []), *phase.not_explained]
-    for figure in figures:
+    total = [phase.total] if phase.total is not None and len(phase.components) > 1 else []
+    for figure in [*total, *phase.components]:
         if not figure.joules or figure.expanded_joules is None:
             continue
         shares = [f"{figure.terms.get(term, 0.0) / abs(figure.joules):.2%}" for term in TERMS]

@@ -65,7 +65,7 @@ def _figure_warnings(figure: EnergyFigure, run: PhaseGroup) -> list[str]:
                 if abs(other.difference * figure.joules) <= allowed:
                     continue
             warnings.append(
-                f"{figure.name}: {other.method} of {other.channel} differs by {other.difference:+.1%} from the figure "
+                f"{figure.name}: {other.channel} ({other.method}) differs by {other.difference:+.1%} from the figure "
                 f"given, more than both their U allow"
             )
     return warnings

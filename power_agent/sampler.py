@@ -95,6 +95,7 @@ class Sampler:
         gc.collect()
         gc.freeze()  # what is here now stays; looking through it again would only delay readings
         start_ns = clock_ns()
+        self._meta["first_tick_ns"] = str(start_ns)
         for plan in planned:
             groups = [
                 SampledGroup(stream, group, start_ns=start_ns, limit_bytes=limits[stream.id])

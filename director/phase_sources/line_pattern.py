@@ -61,13 +61,19 @@ def parse_pattern(text: str) -> LinePattern:
         raise ValueError(f"phase pattern {text!r} is no regular expression: {error}") from error
 
 
-def read(path: Path, pattern: LinePattern, problems: Problems, arrivals: Path | None = None) -> Iterator[MarkEvent]:
+def read(path: Path, pattern: str, problems: Problems, arrivals: Path | None = None) -> Iterator[MarkEvent]:
     """Yield the phases that the lines of a log tell.
 
     Args:
+        pattern: as for `parse_pattern`.
         arrivals: when each part of the log came, as `power_agent.relay` writes it, for patterns without a time.
     """
-    has_time = bool({"time_s", "time_ms"} & pattern.regex.groupindex.keys())
+    try:
+        parsed = parse_pattern(pattern)
+    except ValueError as error:
+        problems.add(str(path), str(error))
+        return
+    has_time = bool({"time_s", "time_ms"} & parsed.regex.groupindex.keys())
     if not has_time and arrivals is None:
         text = "the pattern has no group time_s or time_ms, and the instants at which lines came are not known"
         problems.add(str(path), text)
@@ -75,7 +81,7 @@ def read(path: Path, pattern: LinePattern, problems: Problems, arrivals: Path | 
     try:
         when = None if has_time or arrivals is None else _arrival_lookup(arrivals, problems)
         with path.open("rb") as file:
-            yield from _Reader(path, pattern, problems, when).read(cut_lines(file, LONGEST_LINE))
+            yield from _Reader(path, parsed, problems, when).read(cut_lines(file, LONGEST_LINE))
     except OSError as error:
         problems.add(str(error.filename or path), f"cannot be read: {error.strerror}")
 

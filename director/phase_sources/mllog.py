@@ -21,7 +21,7 @@ from director.phase_sources.log_lines import cut_lines
 from power_agent.messages import MarkEvent
 
 TOKEN = b":::MLLOG "
-_LONGEST_LINE = 1 << 20  # bytes
+_LONGEST_LINE = 1 << 24  # bytes; LoadGen lists its samples in one line
 _PHASES = ("init", "staging", "run", "epoch", "block", "eval")
 _EDGES = {f"{name}_{edge}": (name, edge == "start") for name in _PHASES for edge in ("start", "stop")}
 _INDEX_KEYS = ("epoch_num", "first_epoch_num")
@@ -136,9 +136,7 @@ def _who(prefix: str) -> tuple[str, int | None]:
 
 @dataclass(frozen=True)
 class _Open:
-    key: str
-    lane: str
-    index: int | None
+    begin: MarkEvent
     samples_count: float | None
 
 
@@ -149,6 +147,7 @@ class _Pairing:
         self._path = path
         self._run_attributes = run_attributes
         self._open: dict[str, dict[tuple[str, int | None], _Open]] = {}  # by phase name, then lane and index
+        self._ended: set[tuple[str, int | None]] = set()  # names and indexes
         self._samples_count = 0.0  # the largest so far
 
     def events(self, lines: Iterable[_Line]) -> Iterator[MarkEvent]:
@@ -158,18 +157,22 @@ class _Pairing:
             if line.entry.key == "eval_accuracy":
                 yield self._event(line, "point", "eval_accuracy", attributes=line.attributes)
             elif name and is_start:
-                yield from self._start(line, name)
+                self._start(line, name)
             elif name:
                 yield from self._stop(line, name)
+        for name, opened in self._open.items():
+            for phase in opened.values():
+                # Often every rank prints the start, and only one the stop.
+                if (name, phase.begin.index) not in self._ended:
+                    yield phase.begin
 
-    def _start(self, line: _Line, name: str) -> Iterator[MarkEvent]:
+    def _start(self, line: _Line, name: str) -> None:
         opened = self._open.setdefault(name, {})
         if (line.lane, line.index) in opened:
             return  # several processes print into one stream without saying who they are
-        key = f"{self._path.name}:{line.number}"
-        opened[line.lane, line.index] = _Open(key, line.lane, line.index, line.samples_count)
         attributes = {**self._run_attributes, **line.attributes} if name == "run" else line.attributes
-        yield self._event(line, "begin", name, key=key, attributes=attributes)
+        begin = self._event(line, "begin", name, key=f"{self._path.name}:{line.number}", attributes=attributes)
+        opened[line.lane, line.index] = _Open(begin, line.samples_count)
 
     def _stop(self, line: _Line, name: str) -> Iterator[MarkEvent]:
         if name not in self._open:  # the log begins in the middle
@@ -177,8 +180,10 @@ class _Pairing:
             return
         phase = self._take(line, self._open[name])
         if phase is not None:
+            self._ended.add((name, phase.begin.index))
+            yield phase.begin
             work = self._work(line, name, phase)
-            yield self._event(line, "end", name, key=phase.key, work=work, attributes=line.attributes)
+            yield self._event(line, "end", name, key=phase.begin.key, work=work, attributes=line.attributes)
 
     def _take(self, line: _Line, opened: dict[tuple[str, int | None], _Open]) -> _Open | None:
         """The open phase that a stop means; None: another process has said the same before.
@@ -188,10 +193,10 @@ class _Pairing:
         """
         found = opened.get((line.lane, line.index))
         if found is None:
-            found = next((phase for phase in reversed(opened.values()) if phase.lane == line.lane), None)
+            found = next((phase for phase in reversed(opened.values()) if phase.begin.lane == line.lane), None)
         if found is None:
-            found = next((phase for phase in opened.values() if phase.index == line.index), None)
-        return None if found is None else opened.pop((found.lane, found.index))
+            found = next((phase for phase in opened.values() if phase.begin.index == line.index), None)
+        return None if found is None else opened.pop((found.begin.lane, found.begin.index))
 
     def _work(self, line: _Line, name: str, phase: _Open) -> dict[str, float]:
         """Training samples of a phase: how far the count went up. An evaluation only repeats it."""
