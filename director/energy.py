@@ -87,12 +87,10 @@ def _over(values: Floats, begin: Ints, end: Ints, extreme: np.ufunc) -> Floats:
     first = np.minimum(begin, len(level) - 1)
     length = np.maximum(end - first, 1)
     span = 1
-    while True:
+    while len(level):  # level[i] is the extreme of the values i … i + span − 1
         mine = (length >= span) & (length < 2 * span)
         a, b = first[mine], first[mine] + length[mine] - span
         found[mine] = extreme(level[a], level[b])
-        if 2 * span > len(level):
-            break
         level = extreme(level[:-span], level[span:])
         span *= 2
     return np.where(np.isfinite(found), found, np.nan)

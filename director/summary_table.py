@@ -28,7 +28,8 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
     console.print(f"\n[bold]{escape(title)}[/bold]  {escape(_ending(summary))}")
     if summary.estimate_only:
         console.print("[bold yellow]ESTIMATE[/bold yellow]: nothing here was measured; see the warnings")
-    for metric in summary.metrics:
+    main = [m for m in summary.metrics if m.phase in ("run", "command") or m.name == "energy per epoch"]
+    for metric in summary.metrics if explain else main:
         console.print("  " + _metric_line(metric))
     console.print(_energy_table(summary.phases))
     console.print(f"[dim]total = {escape(summary.scope_of_total)}[/dim]")
@@ -54,7 +55,7 @@ def _ending(summary: Summary) -> str:
 def _metric_line(metric: Metric) -> str:
     estimate = " [yellow]ESTIMATE[/yellow]" if metric.estimate else ""
     note = f"  [dim]({escape(metric.note)})[/dim]" if metric.note else ""
-    where = "" if metric.phase in ("run", "command") else f" [dim]of {escape(metric.phase)}[/dim]"
+    where = "" if metric.phase in ("run", "command") or metric.name == "energy per epoch" else f" [dim]of {escape(metric.phase)}[/dim]"
     value = figure_text(metric.value, metric.expanded, metric.unit)
     return f"[bold]{escape(metric.name)}[/bold]{where}: {escape(value)}{estimate}{note}"
 

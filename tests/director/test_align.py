@@ -226,3 +226,10 @@ def test_many_pieces_of_a_long_trace() -> None:
         touching = watts[(right > a) & (left < b)]
         if a < b and a > left[0] and b < right[-1]:
             assert one.peak_watts[k] == touching.max()
+    # and of intervals of every length, whole trace included
+    begin = np.concatenate((rng.integers(0, 400, 100), [0]))
+    end = np.concatenate((np.minimum(begin[:-1] + rng.integers(1, 400, 100), 499), [499]))
+    found = interval_energies(channel, timing_of(channel, 100.0), one, begin, end, np.zeros(101))
+    for k in range(101):
+        assert found.peak_watts[k] == np.nanmax(one.peak_watts[begin[k] : end[k]])
+        assert found.least_watts[k] == np.nanmin(one.least_watts[begin[k] : end[k]])
