@@ -46,7 +46,9 @@ def collect_logs(session: Path, manifest: Manifest) -> list[str]:
         if source.kind == "marks":
             continue
         if source.origin:
-            copied[source.file] = _collect(session, source, cwd / source.origin, manifest.created_wall_ns)
+            # the log of a replayed trace is as old as the trace
+            not_before_ns = 0 if manifest.replay_clock is not None else manifest.created_wall_ns - _MTIME_SLACK_NS
+            copied[source.file] = _collect(session, source, cwd / source.origin, not_before_ns)
         else:
             for name in (STDOUT_LOG, STDOUT_ARRIVALS):
                 copied[f"logs/{name}"] = _copy(session / SPOOL / name, session / "logs" / name)
@@ -61,7 +63,7 @@ def _stdout(kind: str, pattern: str = "") -> PhaseSource:
     return PhaseSource(kind="regex", file=log, arrival_file=arrivals, pattern=pattern)
 
 
-def _collect(session: Path, source: PhaseSource, origin: Path, created_wall_ns: int) -> str:
+def _collect(session: Path, source: PhaseSource, origin: Path, not_before_ns: int) -> str:
     if source.kind == "loadgen" and origin.is_dir():
         origin = origin / LOADGEN_LOG
     target = session / source.file
@@ -71,7 +73,7 @@ def _collect(session: Path, source: PhaseSource, origin: Path, created_wall_ns: 
         written_ns = origin.stat().st_mtime_ns
     except OSError as error:
         return f"the {source.kind} log {origin} cannot be read ({error.strerror}): its phases are not in this session"
-    if written_ns < created_wall_ns - _MTIME_SLACK_NS:
+    if written_ns < not_before_ns:
         return f"the {source.kind} log {origin} was not written during this run, but before: it was not taken"
     return _copy(origin, target)
 

@@ -55,7 +55,8 @@ def _ending(summary: Summary) -> str:
 def _metric_line(metric: Metric) -> str:
     estimate = " [yellow]ESTIMATE[/yellow]" if metric.estimate else ""
     note = f"  [dim]({escape(metric.note)})[/dim]" if metric.note else ""
-    where = "" if metric.phase in ("run", "command") or metric.name == "energy per epoch" else f" [dim]of {escape(metric.phase)}[/dim]"
+    implied = metric.phase in ("run", "command") or metric.name == "energy per epoch"
+    where = "" if implied else f" [dim]of {escape(metric.phase)}[/dim]"
     value = figure_text(metric.value, metric.expanded, metric.unit)
     return f"[bold]{escape(metric.name)}[/bold]{where}: {escape(value)}{estimate}{note}"
 

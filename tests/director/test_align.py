@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -188,7 +190,7 @@ def test_parts_sum_to_the_whole_and_pieces_do_not_matter(
     edge_ns = sorted(e * unit for e in edges)
     whole = cut(channel, 10.0, [piece(t, values, dtype=dtype)], edge_ns)
     bounds = np.linspace(0, len(t), pieces + 1).astype(int)
-    split = [piece(t[a:b], values[a:b], dtype=dtype) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    split = [piece(t[a:b], values[a:b], dtype=dtype) for a, b in itertools.pairwise(bounds)]
     again = cut(channel, 10.0, split, edge_ns)
     for name in ("joules_at", "measured_ns_at", "readings_at", "peak_watts", "least_watts", "edge_spread_watts"):
         np.testing.assert_allclose(getattr(again, name), getattr(whole, name), rtol=1e-9, atol=1e-6, err_msg=name)
