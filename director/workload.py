@@ -180,6 +180,7 @@ class Workload:
 def leave_like(status: int) -> int:
     """End as the job ended: die by its signal where one killed it, else answer the exit code to leave with."""
     if status >= 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient Ctrl-C from here on must not change it
         return status
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core dump worth having is the job's
     number = signal.Signals(-status)
