@@ -97,8 +97,8 @@ def _work_metrics(phase: PhaseGroup, figure: EnergyFigure) -> list[Metric]:
     metrics: list[Metric] = []
     for work, amount in phase.work.items():
         unit = _UNIT_OF_WORK[work]
-        if amount <= 0:
-            continue
+        if amount <= 0 or (work == "queries" and phase.attributes.get("scenario") == "Offline"):
+            continue  # offline, LoadGen hands over all samples as one query
         metrics.append(_per_joule(f"{work} per joule", figure, amount, f"{unit}/J (= {unit}/s/W)", phase.name))
         if work in ("queries", "streams"):
             metrics.append(_metric(f"energy per {unit}", figure, 1.0 / amount, f"J/{unit}", phase.name))
