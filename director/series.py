@@ -152,7 +152,7 @@ def _show(directory: Path, series: Series, summaries: dict[str, Summary], option
     good = {run.directory for run in series.runs if run.status == 0 and not run.interrupted}
     finished = {name: summary for name, summary in summaries.items() if name in good}
     metrics, score = spread(list(finished.values())), olympic_score(finished)
-    if not options.quiet:
+    if metrics and not options.quiet:
         _print(series, metrics, score)
     if options.json is not None:
         raw = [msgspec.Raw((directory / name / "summary.json").read_bytes()) for name in summaries]

@@ -35,6 +35,8 @@ def load_manifest(session: Path) -> Manifest:
     try:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (session / SERIES).exists():
+            raise SessionError(f"{session} is a series of runs: name one of them, such as {session}/run-001") from error
         raise SessionError(f"{session} is not a session directory: it holds no {MANIFEST}") from error
     except OSError as error:
         raise SessionError(f"{path} cannot be read: {error.strerror}") from error
