@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from director.config_file import Shape
@@ -35,6 +35,10 @@ class _Wrong(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        # A shortened option would change its meaning when another option comes that begins alike.
+        super().__init__(*arguments, allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         raise _Wrong(message)
 

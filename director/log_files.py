@@ -19,16 +19,22 @@ def plan_sources(
     mllog: str | None, loadgen: str | None, patterns: list[str], pattern_log: str | None
 ) -> list[PhaseSource]:
     """Where the phases of a run will come from: marks always, and what the user named; `-` is standard output."""
+
+    def at(path: str) -> str:
+        return str(Path(path).absolute())  # whoever recovers the session may stand elsewhere
+
     sources = [PhaseSource(kind="marks", file="marks")]
     if mllog is not None:
-        sources.append(_stdout("mllog") if mllog == "-" else PhaseSource(kind="mllog", file="logs/mllog", origin=mllog))
+        sources.append(
+            _stdout("mllog") if mllog == "-" else PhaseSource(kind="mllog", file="logs/mllog", origin=at(mllog))
+        )
     if loadgen is not None:
-        sources.append(PhaseSource(kind="loadgen", file=f"logs/{LOADGEN_LOG}", origin=loadgen))
+        sources.append(PhaseSource(kind="loadgen", file=f"logs/{LOADGEN_LOG}", origin=at(loadgen)))
     for pattern in patterns:
         if pattern_log is None:
             sources.append(_stdout("regex", pattern))
         else:
-            sources.append(PhaseSource(kind="regex", file="logs/phase-log", pattern=pattern, origin=pattern_log))
+            sources.append(PhaseSource(kind="regex", file="logs/phase-log", pattern=pattern, origin=at(pattern_log)))
     return sources
 
 
@@ -40,7 +46,8 @@ def reads_stdout(sources: list[PhaseSource]) -> bool:
 def collect_logs(session: Path, manifest: Manifest) -> list[str]:
     """Copy every source's file into the session, unless it is there; what could not be had, in plain words."""
     missing = []
-    cwd = Path(manifest.workload.cwd) if manifest.workload is not None else Path()
+    # A replayed trace brings the logs of its own time.
+    oldest_ns = 0 if manifest.replay_clock is not None else manifest.created_wall_ns - _MTIME_SLACK_NS
     copied: dict[str, str] = {}
     for source in manifest.phase_sources:
         if source.kind == "marks":

@@ -21,7 +21,7 @@ from director.session_files import SessionError, hold, load_manifest, store_mani
 from drivers.contract import Channel, Status
 from power_agent.clock import ClockPair
 from power_agent.event_log import LoggedEvent
-from power_agent.messages import Stream, TickCount
+from power_agent.messages import ReplayClockSpec, Stream, TickCount
 from power_agent.row_format import row_struct
 from power_agent.spool import Batch, SpoolWriter
 
@@ -202,9 +202,9 @@ def test_logs_are_copied_once_and_stale_or_absent_ones_are_told_of(tmp_path: Pat
         tmp_path / "s",
         [],
         sources=(
-            PhaseSource(kind="loadgen", file="logs/mlperf_log_detail.txt", origin="lg"),
+            PhaseSource(kind="loadgen", file="logs/mlperf_log_detail.txt", origin=str(tmp_path / "lg")),
             PhaseSource(kind="mllog", file="logs/mllog", origin=str(tmp_path / "old.log")),
-            PhaseSource(kind="regex", file="logs/phase-log", origin="absent.log", pattern="a=b"),
+            PhaseSource(kind="regex", file="logs/phase-log", origin=str(tmp_path / "absent.log"), pattern="a=b"),
             PhaseSource(kind="regex", file="logs/stdout.log", arrival_file="logs/stdout.arrivals", pattern="a=b"),
         ),
     )
@@ -226,6 +226,18 @@ def test_logs_are_copied_once_and_stale_or_absent_ones_are_told_of(tmp_path: Pat
     (tmp_path / "lg/mlperf_log_detail.txt").write_text("of a later run")
     ingest(session, "complete")
     assert (session / "logs/mlperf_log_detail.txt").read_text() == "of this run"
+
+
+def test_a_replayed_trace_brings_the_logs_of_its_own_time(tmp_path: Path) -> None:
+    log = tmp_path / "mlperf_log_detail.txt"
+    source = PhaseSource(kind="loadgen", file="logs/mlperf_log_detail.txt", origin=str(log))
+    session = make_session(tmp_path / "s", [], sources=(source,))
+    log.write_text("of last year")
+    os.utime(log, (1.6e9, 1.6e9))
+    clock = ReplayClockSpec(monotonic_origin_ns=0, wall_origin_ns=16 * 10**17, speed=1.0)
+    store_manifest(session, msgspec.structs.replace(load_manifest(session), replay_clock=clock))
+    assert ingest(session, "complete").missing == []
+    assert (session / "logs/mlperf_log_detail.txt").read_text() == "of last year"
 
 
 def test_two_cannot_work_in_a_session_at_once(tmp_path: Path) -> None:
