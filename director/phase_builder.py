@@ -17,6 +17,7 @@ from power_agent.messages import MarkEvent
 COMMAND = "command"
 _OPEN = -(1 << 63)  # stands for an end that did not come
 _LATEST = 1 << 62  # ns; 146 years: an instant beyond is nonsense
+_LOG_RESOLUTION_NS = 1_000_000  # logs with wall time stamp in milliseconds, cut off and not rounded
 _HIGHEST_RANK = np.iinfo(np.int32).max
 _MOST_WARNINGS = 20
 
@@ -111,6 +112,7 @@ class _Builder:
         t_ns, bound_ns = event.t_ns, 0
         if abs(t_ns) < _LATEST and event.clock == "wall":
             t_ns, bound_ns = self._wall_to_session(t_ns)
+            bound_ns += _LOG_RESOLUTION_NS
         if abs(t_ns) >= _LATEST:
             self._warnings.add("has an impossible time and was left out", event.name, event.source)
         elif event.op == "begin":

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import calendar
 import datetime
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from director.phase_sources import Problems
+from director.phase_sources.log_lines import finite
 from director.phase_sources.mllog import entries
 from power_agent.messages import MarkEvent
 
@@ -107,7 +107,5 @@ def _queries_of_old_loadgen(values: dict[str, Any], duration_s: float | None) ->
 
 
 def _number(values: dict[str, Any], key: str) -> float | None:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        return None
-    return float(value)
+    number = finite(values.get(key))
+    return number if number is not None and number >= 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -14,3 +15,14 @@ def cut_lines(file: BinaryIO, longest_bytes: int) -> Iterator[tuple[int, bytes]]
         yield start, line
         while not line.endswith(b"\n") and (line := file.readline(longest_bytes)):
             offset += len(line)
+
+
+def finite(value: object) -> float | None:
+    """A number of a log as a finite float; None for anything else, true and false too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

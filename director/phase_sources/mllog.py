@@ -7,7 +7,6 @@ points. Instants are wall time in milliseconds. Which keys exist and what their 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from typing import Any, Literal
 import msgspec
 
 from director.phase_sources import Problems
-from director.phase_sources.log_lines import cut_lines
+from director.phase_sources.log_lines import cut_lines, finite
 from power_agent.messages import MarkEvent
 
 TOKEN = b":::MLLOG "
 _LONGEST_LINE = 1 << 24  # bytes; LoadGen lists its samples in one line
+_LATEST_MS = 1e13  # since the epoch: the year 2286
 _PHASES = ("init", "staging", "run", "epoch", "block", "eval")
 _EDGES = {f"{name}_{edge}": (name, edge == "start") for name in _PHASES for edge in ("start", "stop")}
 _INDEX_KEYS = ("epoch_num", "first_epoch_num")
@@ -77,7 +77,7 @@ def _parse(text: bytes) -> Entry | None:
             entry = _decode(candidate)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
-        return entry if math.isfinite(entry.time_ms) else None
+        return entry if abs(entry.time_ms) < _LATEST_MS else None  # false for what is not a number, too
     return None
 
 
@@ -106,16 +106,15 @@ class _Line:
     @property
     def index(self) -> int | None:
         for key in _INDEX_KEYS:
-            number = self.metadata.get(key)
-            if isinstance(number, (int, float)) and math.isfinite(number) and number == int(number):
+            number = finite(self.metadata.get(key))
+            if number is not None and number == int(number):
                 return int(number)
         return None
 
     @property
     def samples_count(self) -> float | None:
         """Training samples processed since the start of the run, up to this line."""
-        count = self.metadata.get("samples_count")
-        return float(count) if isinstance(count, (int, float)) and math.isfinite(count) else None
+        return finite(self.metadata.get("samples_count"))
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -218,7 +217,7 @@ class _Pairing:
         attributes: dict[str, Any],
     ) -> MarkEvent:
         return MarkEvent(
-            t_ns=round(line.entry.time_ms * 1_000_000),
+            t_ns=round(line.entry.time_ms * 1000) * 1000,  # floats hold today's microseconds, not nanoseconds
             clock="wall",
             op=op,
             name=name,
