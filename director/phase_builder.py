@@ -97,8 +97,8 @@ class _Builder:
         self._begin, self._end, self._bound, self._index = array("q"), array("q"), array("q"), array("q")
         self._begin_order, self._end_order = array("q"), array("q")
         self._name, self._lane, self._rank = array("i"), array("i"), array("i")
-        self._flags = array("H")
-        self._work = {unit: array("d") for unit in WORK_UNITS}
+        self._flags: dict[int, int] = {}  # by row, as the work: most have none
+        self._work: dict[str, dict[int, float]] = {unit: {} for unit in WORK_UNITS}
         self._attributes: dict[int, dict[str, Any]] = {}
         self._sources: dict[int, str] = {}  # of rows that are open
         self._row_of_key: dict[str, int] = {}
@@ -137,9 +137,6 @@ class _Builder:
         self._end_order.append(0)
         self._index.append(-1)
         self._rank.append(-1)
-        self._flags.append(0)
-        for column in self._work.values():
-            column.append(np.nan)
         return row
 
     def _begin_phase(self, event: MarkEvent, t_ns: int, bound_ns: int) -> int:
@@ -154,18 +151,18 @@ class _Builder:
 
     def _describe(self, row: int, event: MarkEvent) -> None:
         """What a mark says about its phase; the end has the last word."""
-        attributes = dict(event.attributes)
+        attributes = event.attributes
         if event.index is not None:
             if 0 <= event.index < _LATEST:
                 self._index[row] = event.index
             else:
-                attributes["index"] = event.index
+                attributes = {**attributes, "index": event.index}
         if event.rank is not None and 0 <= event.rank <= _HIGHEST_RANK:
             self._rank[row] = event.rank
         for unit, amount in event.work.items():
             column = self._work.get(unit)
             if column is None:
-                attributes[unit] = amount
+                attributes = {**attributes, unit: amount}
             elif 0 <= amount < float("inf"):
                 column[row] = amount
             else:
@@ -203,7 +200,7 @@ class _Builder:
         names = list(self._names.by_text)
         for row, source in self._sources.items():
             self._end[row] = max(self._begin[row], self._span[1])
-            self._flags[row] |= NEVER_CLOSED
+            self._flags[row] = NEVER_CLOSED
             self._warnings.add("never ended; taken to last to the end of the command", names[self._name[row]], source)
         table = self._table(names)
         return table, self._warnings.texts(), sorted(self._points, key=lambda point: point.t_ns)
@@ -262,12 +259,12 @@ class _Builder:
         self._warnings.add("ended but never began; taken to begin with the command", event.name, event.source)
         row = self._new_row(min(self._span[0], t_ns), _OPEN, bound_ns, event.name, event.lane)
         self._sources[row] = event.source
-        self._flags[row] |= NEVER_OPENED
+        self._flags[row] = NEVER_OPENED
         self._end_row(row, event, t_ns, bound_ns, self._order)
 
     def _table(self, names: list[str]) -> PhaseTable:
         begin, end = np.array(self._begin), np.array(self._end)
-        flags = np.array(self._flags)
+        flags = _column(self._flags, len(begin), 0, np.dtype(np.uint16))
         outside = (begin < self._span[0]) | (end > self._span[1])
         flags[outside] |= CLAMPED
         for row in np.flatnonzero(outside).tolist():
@@ -291,8 +288,18 @@ class _Builder:
             rank=np.array(self._rank, dtype=np.int32)[order],
             flags=flags,
             time_bound_ns=np.array(self._bound)[order],
-            work={unit: np.array(column)[order] for unit, column in self._work.items()},
+            work={
+                unit: _column(amounts, len(begin), np.nan, np.dtype(np.float64))[order]
+                for unit, amounts in self._work.items()
+            },
             names=names,
             lanes=list(self._lanes.by_text),
             attributes={int(place[row]): attributes for row, attributes in self._attributes.items()},
         )
+
+
+def _column(values: dict[int, int] | dict[int, float], count: int, missing: float, kind: np.dtype[Any]) -> Any:
+    column = np.full(count, missing, dtype=kind)
+    if values:
+        column[np.fromiter(values.keys(), np.int64, len(values))] = np.fromiter(values.values(), kind, len(values))
+    return column
