@@ -18,7 +18,7 @@ import numpy as np
 
 from director.log_files import collect_logs
 from director.manifest import Host, Manifest, StreamFile, Workload
-from director.session_files import SPOOL, load_manifest, store_manifest, sync_directory
+from director.session_files import SPOOL, load_manifest, spool_path, store_manifest, sync_directory
 from director.trace_store import Piece, TraceWriter
 from power_agent.messages import Stream
 from power_agent.spool import SpoolDamaged, SpoolReader
@@ -27,11 +27,6 @@ T = TypeVar("T")
 
 _PIECE_BYTES = 8 << 20  # of rows from the spool that are in memory together, and then a row group
 _SPOOL_DONE = "spool.done"
-
-
-def spool_path(session: Path, host: str) -> Path:
-    """The spool of a host."""
-    return session / SPOOL / f"{host}.sqlite"
 
 
 def ingest(session: Path, state: Literal["complete", "recovered"]) -> Manifest:

@@ -45,22 +45,18 @@ def reads_stdout(sources: list[PhaseSource]) -> bool:
 
 def collect_logs(session: Path, manifest: Manifest) -> list[str]:
     """Copy every source's file into the session, unless it is there; what could not be had, in plain words."""
-    missing = []
     # A replayed trace brings the logs of its own time.
-    oldest_ns = 0 if manifest.replay_clock is not None else manifest.created_wall_ns - _MTIME_SLACK_NS
+    not_before_ns = 0 if manifest.replay_clock is not None else manifest.created_wall_ns - _MTIME_SLACK_NS
     copied: dict[str, str] = {}
     for source in manifest.phase_sources:
         if source.kind == "marks":
             continue
         if source.origin:
-            # the log of a replayed trace is as old as the trace
-            not_before_ns = 0 if manifest.replay_clock is not None else manifest.created_wall_ns - _MTIME_SLACK_NS
-            copied[source.file] = _collect(session, source, cwd / source.origin, not_before_ns)
+            copied[source.file] = _collect(session, source, Path(source.origin), not_before_ns)
         else:
             for name in (STDOUT_LOG, STDOUT_ARRIVALS):
                 copied[f"logs/{name}"] = _copy(session / SPOOL / name, session / "logs" / name)
-    missing += [problem for problem in copied.values() if problem]
-    return missing
+    return [problem for problem in copied.values() if problem]
 
 
 def _stdout(kind: str, pattern: str = "") -> PhaseSource:

@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from director.environment import boot_id, describe_host, result_changing
-from director.ingest import spool_path
 from director.job_stdout import JobStdout
 from director.log_files import plan_sources, reads_stdout
 from director.manifest import Host, Manifest
@@ -20,7 +19,7 @@ from director.manifest import Workload as WorkloadFacts
 from director.notices import say
 from director.recorder import Recorder
 from director.run_options import RunOptions
-from director.session_files import SPOOL, store_manifest
+from director.session_files import SPOOL, spool_path, store_manifest
 from director.workload import Signals, Workload, held_signals
 from power_agent.clock import make_clock
 from power_agent.messages import ReplayClockSpec, SamplerSpec
@@ -47,6 +46,7 @@ class Measurement:
         self._options = options
         self._session = session
         self._clock = make_clock(replay)
+        self._speed = replay.speed if replay is not None else 1.0
         self._stdout: JobStdout | None = None
         self.interrupted = False  # somebody asked for the end
         host = socket.gethostname() or "host"
@@ -96,7 +96,7 @@ class Measurement:
                     self._wait_for_trace(signals)
                 if signals.ending is None:
                     self._idle(signals)
-                signals.sleep(self._clock.real_s(round(recorder.tail_s * 1e9)), to_the_end=True)
+                signals.sleep(recorder.tail_s / self._speed, to_the_end=True)
             finally:
                 recorder.stop()
             if self._stdout is not None and not self._stdout.finish(STDOUT_TIMEOUT_S):
@@ -131,14 +131,14 @@ class Measurement:
         assert replay is not None and self._options.replay is not None
         duration_ns = trace_duration_ns(self._options.replay, self._options.settings.get("replay", {}))
         left_ns = replay.monotonic_origin_ns + duration_ns - self._clock.monotonic_ns()
-        signals.sleep(self._clock.real_s(left_ns))
+        signals.sleep(left_ns * 1e-9 / self._speed)
 
     def _idle(self, signals: Signals) -> None:
         """Take a baseline, and note the time that it really lasted."""
         if self._options.idle_s <= 0:
             return
         begin_ns = self._clock.monotonic_ns()
-        signals.sleep(self._clock.real_s(round(self._options.idle_s * 1e9)))
+        signals.sleep(self._options.idle_s / self._speed)
         self._change(idle_ns=[*self.manifest.idle_ns, (begin_ns, self._clock.monotonic_ns())])
 
     def _sampler_spec(self) -> SamplerSpec:

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 
 from director.environment import boot_id
-from director.ingest import ingest, spool_path
+from director.ingest import ingest
 from director.manifest import Host, Manifest
 from director.notices import say
 from director.report_command import report
 from director.run_options import ReportOptions
-from director.session_files import SPOOL, SessionError, hold, load_manifest, store_manifest
+from director.session_files import SPOOL, SessionError, hold, load_manifest, spool_path, store_manifest
 from power_agent.spool import SpoolDamaged, SpoolReader
 
 

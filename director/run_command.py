@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from director.ingest import ingest
+import msgspec
+
 from director.measurement import MARKS_VARIABLE, Measurement, NotStarted
 from director.notices import say
-from director.report_command import explain_failure, report
+from director.report_command import SUMMARY, explain_failure, report
 from director.run_options import RunOptions, UsageError
 from director.session_files import hold
-from director.workload import CannotStart, check_program, left_behind
+from director.summary import Summary
+from director.workload import CannotStart, check_program, deaf_threads, left_behind
 from power_agent.messages import ReplayClockSpec
-
-if TYPE_CHECKING:
-    from director.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ def run_once(options: RunOptions, session: Path, *, series: str = "", index: int
     except CannotStart:
         shutil.rmtree(session, ignore_errors=True)
         raise
+    except Exception as error:
+        work = measurement.manifest.workload
+        if work is None or work.ended_ns is None:
+            raise
+        say(f"warning: measuring ended badly after the job: {type(error).__name__}: {error}")
     workload = measurement.manifest.workload
     status = 0
     if workload is not None:
@@ -107,7 +112,8 @@ def _with_replay(options: RunOptions) -> tuple[RunOptions, ReplayClockSpec | Non
     path = options.replay.resolve()
     settings = {**options.settings.get("replay", {}), "path": str(path)}
     try:
-        wall_ns = trace_start_wall_ns(path, settings)
+        with deaf_threads():  # of pyarrow, where the trace is a session
+            wall_ns = trace_start_wall_ns(path, settings)
     except Unavailable as error:
         raise UsageError(f"--replay {options.replay}: {error.reason}; {error.fix}") from error
     origin_ns = time.monotonic_ns()
@@ -121,17 +127,36 @@ def _with_replay(options: RunOptions) -> tuple[RunOptions, ReplayClockSpec | Non
 
 
 def _finish(options: RunOptions, session: Path) -> Summary | None:
-    """Ingest and report; what fails here is told of, and changes nothing about how the job ended."""
+    """Ingest and report, in a process of its own; None where that failed, which changes nothing about the job's end.
+
+    What computes results starts threads: in this process they would take the signals of the next run of a series.
+    """
+    child = os.fork()
+    if child == 0:
+        os._exit(_ingest_and_report(options, session))
+    while True:
+        try:
+            status = os.waitpid(child, 0)[1]
+            break
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGINT)  # a terminal has told it, but somebody may mean us alone
+    if status:
+        return None
+    return msgspec.json.decode((session / SUMMARY).read_bytes(), type=Summary)
+
+
+def _ingest_and_report(options: RunOptions, session: Path) -> int:
     try:
+        from director.ingest import ingest
+
         with hold(session):
             ingest(session, "complete")
             for pid, name in left_behind(MARKS_VARIABLE, str(session / "marks")):
-                say(
-                    f"warning: the job left {name} (pid {pid}) running; what it uses after the job's end is not counted"
-                )
-            return report(session, options.report)
+                say(f"warning: the job left {name} (pid {pid}) running; what it uses from now on is not counted")
+            report(session, options.report)
+        return 0
     except KeyboardInterrupt:
         say(f"interrupted; nothing is lost. For the results: power-director recover {session}")
-    except Exception as error:  # the job's exit status must get out, whatever is wrong with us
+    except Exception as error:  # whatever is wrong with us, the readings are there and the user must know
         say(f"{explain_failure(error)}. The readings are kept. For the results: power-director recover {session}")
-    return None
+    return 1

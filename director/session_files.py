@@ -21,6 +21,11 @@ class SessionError(Exception):
     """A session directory that cannot be used: what is wrong, where, and what to do. Its text is for the user."""
 
 
+def spool_path(session: Path, host: str) -> Path:
+    """The spool of a host."""
+    return session / SPOOL / f"{host}.sqlite"
+
+
 class _Version(msgspec.Struct):
     schema_version: int
 

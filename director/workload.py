@@ -97,7 +97,10 @@ class Signals:
 
 @contextmanager
 def held_signals() -> Iterator[Signals]:
-    """Hold signals back while the block runs, so that each is taken from `Signals`; what nobody took is dropped."""
+    """Hold signals back while the block runs, so that each is taken from `Signals`; what nobody took is dropped.
+
+    Only this thread's are held back: others must have been started in `deaf_threads`.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it was ignored, no child's exit status could be had
     original = {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)}
     signals = Signals(original)
@@ -105,6 +108,19 @@ def held_signals() -> Iterator[Signals]:
         yield signals
         while signals.take(0) is not None:
             pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, original)
+
+
+@contextmanager
+def deaf_threads() -> Iterator[None]:
+    """Threads that libraries start in this block hold all signals back for ever.
+
+    Any other thread takes signals that are meant for the job, and the process dies of them.
+    """
+    original = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, original)
 
@@ -159,8 +175,10 @@ class Workload:
             return
         if number == signal.SIGWINCH:
             window_changed()
-        # A terminal signals the whole process group; sending it again would make the job see it twice.
-        if info.si_code != SI_KERNEL:
+        # A terminal signals the whole process group; sending it again would make the job see it twice. Only its end
+        # is told to the first process of the session alone, and that may be us, as in `ssh -t host power-director …`.
+        told_to_us_alone = number == signal.SIGHUP and os.getsid(0) == os.getpid()
+        if info.si_code != SI_KERNEL or told_to_us_alone:
             os.kill(self.pid, number)
         if number in _STOPPING:
             os.kill(os.getpid(), signal.SIGSTOP)

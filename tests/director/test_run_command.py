@@ -185,6 +185,28 @@ def test_at_a_terminal_the_job_has_one_too_and_ctrl_c_is_the_jobs(tmp_path: Path
     assert (tmp_path / "s/logs/stdout.log").read_bytes() == b"True 77\nasked to end\x1b[0m\n"
 
 
+def test_when_the_terminal_goes_the_job_is_told_and_the_session_is_whole(tmp_path: Path) -> None:
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        line = command("run", *HOST_ONLY, "--output=s", "--", "sleep", "60")
+        os.execv(line[0], line)
+    until(lambda: started(tmp_path / "s"), "the job to start")
+    os.close(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGHUP
+    manifest = load_manifest(tmp_path / "s")
+    assert manifest.state == "complete"
+    assert manifest.workload is not None and manifest.workload.signal == signal.SIGHUP
+    assert (tmp_path / "s/summary.json").exists()
+
+
+def test_nothing_that_starts_threads_is_imported_before_the_job_has_ended() -> None:
+    # A thread that does not hold signals back would take those that are meant for the job, and die of them.
+    script = "import sys, director.series; sys.exit(str({'numpy', 'pyarrow', 'pandas'} & set(sys.modules) or ''))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert result.stderr.strip() == ""
+
+
 def test_the_sampler_may_die_the_job_goes_on(tmp_path: Path) -> None:
     session = tmp_path / "s"
     job = "import os, signal, sys; sys.stdin.read(); os.kill(os.getpid(), signal.SIGUSR1)"

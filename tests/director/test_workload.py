@@ -204,6 +204,21 @@ def test_ctrl_z_gives_the_shell_its_prompt_and_fg_goes_on(
     shell.wait()
 
 
+def test_threads_of_libraries_take_no_signal() -> None:
+    script = (
+        "import os, signal, threading; from director.workload import deaf_threads\n"
+        "go = threading.Event()\n"
+        "with deaf_threads(): threading.Thread(target=go.wait, daemon=True).start()\n"
+        "for task in os.listdir('/proc/self/task'):\n"
+        "    lines = open(f'/proc/self/task/{task}/status').read().splitlines()\n"
+        "    blocked = int(next(line for line in lines if line.startswith('SigBlk')).split()[1], 16)\n"
+        "    print(int(task) == os.getpid(), [bool(blocked >> (n - 1) & 1) for n in (signal.SIGHUP, signal.SIGTERM)])\n"
+        "os._exit(0)"
+    )
+    result = subprocess.run([sys.executable, "-u", "-c", script], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert sorted(result.stdout.splitlines()) == ["False [True, True]", "True [False, False]"], result.stderr
+
+
 def test_a_script_without_its_interpreter_cannot_be_started(tmp_path: Path) -> None:
     script = tmp_path / "job"
     script.write_text("#!/no/such/interpreter\n")
