@@ -73,7 +73,7 @@ def check_program(name: str) -> None:
 class Signals:
     """Holds back this process's signals, so that they can be taken one by one between two looks at the work."""
 
-    def __init__(self, original: set[signal.Signals]) -> None:
+    def __init__(self, original: set[int]) -> None:
         self.original = original  # the mask that the command starts with
         self.ending: signal.Signals | None = None  # the last signal that asks to end, whoever sent it
 
@@ -102,7 +102,7 @@ def held_signals() -> Iterator[Signals]:
     Only this thread's are held back: others must have been started in `deaf_threads`.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it was ignored, no child's exit status could be had
-    original = {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)}
+    original: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN))
     signals = Signals(original)
     try:
         yield signals
@@ -201,7 +201,7 @@ def leave_like(status: int) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient Ctrl-C from here on must not change it
         return status
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core dump worth having is the job's
-    number = signal.Signals(-status)
+    number = -status
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -125,6 +125,7 @@ def test_the_exit_code_is_the_jobs() -> None:
 def test_a_job_that_dies_by_a_signal_takes_us_with_it() -> None:
     assert run("sh", "-c", "kill -SEGV $$").returncode == -signal.SIGSEGV
     assert run("sh", "-c", "kill -KILL $$").returncode == -signal.SIGKILL
+    assert run("sh", "-c", f"kill -{signal.SIGRTMIN + 3} $$").returncode == -signal.SIGRTMIN - 3
 
 
 def test_streams_directory_descriptors_and_signal_state_are_what_they_were(tmp_path: Path) -> None:
@@ -217,6 +218,16 @@ def test_threads_of_libraries_take_no_signal() -> None:
     )
     result = subprocess.run([sys.executable, "-u", "-c", script], capture_output=True, text=True, timeout=DEADLINE_S)
     assert sorted(result.stdout.splitlines()) == ["False [True, True]", "True [False, False]"], result.stderr
+
+
+def test_signals_that_were_held_back_before_us_stay_so_for_the_job() -> None:
+    held = {signal.SIGUSR2, signal.SIGRTMIN + 1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        result = run("grep", "SigBlk", "/proc/self/status")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+    assert int(result.stdout.split()[1], 16) == sum(1 << (number - 1) for number in held)
 
 
 def test_a_script_without_its_interpreter_cannot_be_started(tmp_path: Path) -> None:
