@@ -25,40 +25,34 @@ class Wake:
 
     def __init__(self) -> None:
         self.raised = False
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def fileno(self) -> int:
-        """The descriptor that is readable while the flag is raised."""
-        return self._fd
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable while the flag is raised
 
     def set(self) -> None:
         """Raise the flag, and end a wait for it."""
         self.raised = True
-        os.eventfd_write(self._fd, 1)
+        os.eventfd_write(self.fd, 1)
 
     def clear(self) -> None:
         """Lower the flag. Look at what it stands for afterwards, so that nothing raised in between is lost."""
         self.raised = False
         with suppress(BlockingIOError):  # another thread is between raising the flag and writing
-            os.eventfd_read(self._fd)
+            os.eventfd_read(self.fd)
 
     def close(self) -> None:
         """Release the descriptor."""
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 class Clock(ABC):
     """Monotonic and wall time of a session, in nanoseconds, and waiting in that time."""
 
-    monotonic_ns: Callable[[], int]  # an attribute, because the sampling loop calls it at every turn
+    # Attributes, because the sampling loop uses them at every turn.
+    monotonic_ns: Callable[[], int]
+    real_s_per_ns: float  # seconds that pass on this host while one nanosecond passes in the session
 
     @abstractmethod
     def wall_ns(self) -> int:
         """Nanoseconds since 1970-01-01 UTC."""
-
-    @abstractmethod
-    def real_s(self, duration_ns: int) -> float:
-        """Seconds that pass on this host while `duration_ns` pass in the session."""
 
     def wait_until(self, deadline_ns: int | None, wake: Wake) -> None:
         """Sleep until the session's monotonic time is `deadline_ns` (None: for ever).
@@ -66,11 +60,11 @@ class Clock(ABC):
         A long wait ends early when `wake` is raised; a short one (20 ms) is a plain sleep and does not.
         """
         if deadline_ns is None:
-            select.select([wake], [], [])
+            select.select([wake.fd], [], [])
             return
-        left_s = self.real_s(deadline_ns - self.monotonic_ns())
+        left_s = (deadline_ns - self.monotonic_ns()) * self.real_s_per_ns
         if left_s > INTERRUPTIBLE_FROM_S:
-            select.select([wake], [], [], left_s)
+            select.select([wake.fd], [], [], left_s)
         elif left_s > 0:
             time.sleep(left_s)
 
@@ -80,12 +74,10 @@ class HostClock(Clock):
 
     def __init__(self) -> None:
         self.monotonic_ns = time.monotonic_ns
+        self.real_s_per_ns = 1e-9
 
     def wall_ns(self) -> int:
         return time.time_ns()
-
-    def real_s(self, duration_ns: int) -> float:
-        return duration_ns * 1e-9
 
 
 class ScaledClock(Clock):
@@ -99,6 +91,7 @@ class ScaledClock(Clock):
         # Integers, so that a long replay neither stands still nor goes back by a rounding error.
         self._numerator, self._denominator = spec.speed.as_integer_ratio()
         self.monotonic_ns = self._session_ns
+        self.real_s_per_ns = 1e-9 / spec.speed
 
     def _session_ns(self) -> int:
         origin_ns = self._spec.monotonic_origin_ns
@@ -106,9 +99,6 @@ class ScaledClock(Clock):
 
     def wall_ns(self) -> int:
         return self._spec.wall_origin_ns + self._session_ns() - self._spec.monotonic_origin_ns
-
-    def real_s(self, duration_ns: int) -> float:
-        return duration_ns * 1e-9 / self._spec.speed
 
 
 def make_clock(replay: ReplayClockSpec | None) -> Clock:

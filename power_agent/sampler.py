@@ -139,7 +139,7 @@ class Sampler:
         return self._finish()
 
     def _wait(self, timeout_s: float) -> None:
-        sources: list[int | Wake] = [self._wake]
+        sources = [self._wake.fd]
         if not self._alone:
             sources.append(self._commands_fd)
         if self._work is not None:

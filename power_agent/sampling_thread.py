@@ -51,8 +51,8 @@ class SamplingThread(threading.Thread):
 
     @property
     def has_first_rows(self) -> bool:
-        """Whether each group has given a row, or has ended."""
-        return all(group.has_rows or group.ended for group in self.groups)
+        """Whether each group has given a row, or has ended without one."""
+        return all(group.has_rows for group in self.groups)
 
     def read_now(self) -> None:
         """Ask for a reading of every group out of turn."""
@@ -86,8 +86,8 @@ class SamplingThread(threading.Thread):
                     if group.ended:
                         heapq.heappop(deadlines)
                     else:
-                        heapq.heapreplace(deadlines, (group.settle(now_ns), i))
-                        self._read(group)
+                        heapq.heapreplace(deadlines, (group.ledger.settle(now_ns), i))
+                        self._read(group, now_ns)
         finally:
             self._close_driver()
 
@@ -97,45 +97,54 @@ class SamplingThread(threading.Thread):
         stopping = self._stopping
         for group in self.groups:
             if not group.ended:
-                group.count_extra()
-                self._read(group)
+                group.ledger.count_extra()
+                self._read(group, self._clock.monotonic_ns())
         if stopping:
             for group in self.groups:
                 group.end(self._clock.monotonic_ns())
         return stopping
 
-    def _read(self, group: SampledGroup) -> None:
-        clock_ns = self._clock.monotonic_ns
-        source, had_rows = f"{self.driver_name}.{group.stream.group}", group.has_rows
-        before_ns = clock_ns()
+    def _read(self, group: SampledGroup, now_ns: int) -> None:
+        source = group.name
         if group.group is None:
-            group.add_missing(before_ns, 0)
+            self._add_missing(group, now_ns)
             return
         try:
-            for row in group.group.read():
-                complaint = group.add(row, before_ns)
+            rows = group.group.read()
+            for row in rows:
+                complaint = group.buffer.add(row, now_ns)
                 if complaint:
                     self._log.add("warning", source, complaint)
             self._pause_ns = FIRST_PAUSE_NS
+            if not group.has_rows and rows:
+                self._note_first_rows(group)
+            if len(rows) > 1 and group.buffer.is_filling:
+                self._notify()
         except Finished as error:
-            group.end(clock_ns())
+            group.end(self._clock.monotonic_ns())
+            self._note_first_rows(group)
             self._log.add("info", source, str(error) or "the device has no more to give")
         except DeviceLost as error:
-            self._add_failed(group, before_ns)
+            self._add_missing(group, now_ns)
             self._log.add("warning", source, f"the device was lost: {error}; it is opened again as soon as it answers")
             self._lose_driver()
         except ReadFailed as error:
-            self._add_failed(group, before_ns)
+            self._add_missing(group, now_ns)
             self._log.add("warning", source, f"a reading failed: {error}")
         except (Exception, SystemExit) as error:  # a driver's mistake costs its own reading and no other
-            self._add_failed(group, before_ns)
+            self._add_missing(group, now_ns)
             self._log.add("error", source, f"the driver failed: {type(error).__name__}: {error}; tell its authors")
-        if group.buffer.is_filling or (not had_rows and self.has_first_rows):
-            self._notify()
 
-    def _add_failed(self, group: SampledGroup, before_ns: int) -> None:
-        after_ns = self._clock.monotonic_ns()
-        group.add_missing((before_ns + after_ns) // 2, after_ns - before_ns)
+    def _add_missing(self, group: SampledGroup, started_ns: int) -> None:
+        read_ns = self._clock.monotonic_ns() - started_ns
+        group.buffer.add_missing(started_ns + read_ns // 2, read_ns)
+        self._note_first_rows(group)
+
+    def _note_first_rows(self, group: SampledGroup) -> None:
+        if not group.has_rows:
+            group.has_rows = True
+            if self.has_first_rows:
+                self._notify()
 
     def _lose_driver(self) -> None:
         self._close_driver()

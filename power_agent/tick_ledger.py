@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass
 
 LATENESS_BINS = 32
 MIN_TOLERANCE_NS = 1_000_000
-
-
-def _bins() -> list[int]:
-    return [0] * LATENESS_BINS
 
 
 @dataclass(frozen=True)
@@ -20,55 +17,69 @@ class TickTotals:
     taken: int
     late: int
     missed: int
+    extra: int
     lateness_log2_us: list[int]
 
 
-@dataclass
 class TickLedger:
     """Ticks are due at start_ns + k·period_ns, k = 0, 1, 2 …; all instants in nanoseconds of one clock.
 
     A tick is settled when a read starts for it, or when the next tick comes without one; only then is it counted.
+    One thread reads and settles; any thread may ask for the totals.
     """
 
-    start_ns: int
-    period_ns: int
-    _next: int = 0  # first tick that is not settled
-    _taken: int = 0
-    _late: int = 0
-    _missed: int = 0
-    _lateness: list[int] = field(default_factory=_bins)
-    _end_ns: int | None = None
+    def __init__(self, start_ns: int, period_ns: int) -> None:
+        self._start_ns = start_ns
+        self._period_ns = period_ns
+        self._tolerance_ns = max(period_ns // 10, MIN_TOLERANCE_NS)
+        self._lock = threading.Lock()
+        self._next = 0  # first tick that is not settled
+        self._taken = 0
+        self._late = 0
+        self._missed = 0
+        self._extra = 0
+        self._lateness = [0] * 64  # reads by the bits of their lateness in µs
+        self._end_ns: int | None = None
 
     def settle(self, now_ns: int) -> int:
         """A read starts now: settle the tick that it serves and those before it. Return the next deadline.
 
         Not to be called before the deadline that the last call returned (at first, `start_ns`).
         """
-        tick = (now_ns - self.start_ns) // self.period_ns
-        late_ns = (now_ns - self.start_ns) - tick * self.period_ns
-        self._missed += tick - self._next
-        if late_ns <= max(self.period_ns // 10, MIN_TOLERANCE_NS):
-            self._taken += 1
-        else:
-            self._late += 1
-        self._lateness[min((late_ns // 1000).bit_length(), LATENESS_BINS - 1)] += 1
-        self._next = tick + 1
-        return self.start_ns + self._next * self.period_ns
+        tick, late_ns = divmod(now_ns - self._start_ns, self._period_ns)
+        with self._lock:
+            self._missed += tick - self._next
+            if late_ns <= self._tolerance_ns:
+                self._taken += 1
+            else:
+                self._late += 1
+            self._lateness[(late_ns // 1000).bit_length()] += 1
+            self._next = tick = tick + 1
+        return self._start_ns + tick * self._period_ns
+
+    def count_extra(self) -> None:
+        """A read starts out of turn."""
+        with self._lock:
+            self._extra += 1
 
     def end(self, now_ns: int) -> None:
         """Nothing is due from now on."""
-        if self._end_ns is None:
-            self._end_ns = now_ns
+        with self._lock:
+            if self._end_ns is None:
+                self._end_ns = now_ns
 
     def totals(self, now_ns: int) -> TickTotals:
         """The figures at `now_ns`, also while a read that hangs lets ticks pass."""
-        until_ns = now_ns if self._end_ns is None else min(now_ns, self._end_ns)
-        passed = (until_ns - self.start_ns) // self.period_ns  # ticks whose successor has come
-        missed = self._missed + max(0, passed - self._next)
-        return TickTotals(
-            due=self._taken + self._late + missed,
-            taken=self._taken,
-            late=self._late,
-            missed=missed,
-            lateness_log2_us=list(self._lateness),
-        )
+        with self._lock:
+            until_ns = now_ns if self._end_ns is None else min(now_ns, self._end_ns)
+            passed = (until_ns - self._start_ns) // self._period_ns  # ticks whose successor has come
+            missed = self._missed + max(0, passed - self._next)
+            last = LATENESS_BINS - 1
+            return TickTotals(
+                due=self._taken + self._late + missed,
+                taken=self._taken,
+                late=self._late,
+                missed=missed,
+                extra=self._extra,
+                lateness_log2_us=[*self._lateness[:last], sum(self._lateness[last:])],
+            )

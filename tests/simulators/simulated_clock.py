@@ -13,13 +13,11 @@ class SimulatedClock(Clock):
     def __init__(self, now_ns: int = 1_000_000_000) -> None:
         self.now_ns = now_ns
         self.monotonic_ns = lambda: self.now_ns
+        self.real_s_per_ns = 0.0
         self.at: list[tuple[int, Callable[[], None]]] = []  # (instant, what happens then), in order of time
 
     def wall_ns(self) -> int:
         return self.now_ns + 1_700_000_000_000_000_000
-
-    def real_s(self, duration_ns: int) -> float:
-        return duration_ns * 1e-9
 
     def wait_until(self, deadline_ns: int | None, wake: Wake) -> None:
         """Go to the deadline, or to what happens before it."""
