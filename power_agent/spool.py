@@ -34,6 +34,7 @@ CREATE TABLE events(t_ns INTEGER NOT NULL, level TEXT NOT NULL, source TEXT NOT 
                     count INTEGER NOT NULL, PRIMARY KEY(source, text));
 """
 _MAX_WAL_BYTES = 8 << 20
+_BUSY_S = 0.5  # to wait at the end for those who read
 
 
 class SpoolUnwritable(Exception):
@@ -61,7 +62,7 @@ class SpoolWriter:
         try:
             path.open("xb").close()
             # The connection is used by one thread, but the interpreter may close it from another one at its exit.
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
             # NORMAL survives the death of the process with no fsync but at a checkpoint; after a power failure the
             # file is whole, though it may lack what came after the last checkpoint.
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -113,6 +114,8 @@ class SpoolWriter:
         """Bring everything into the one file and close it; on a full disk a part stays in the `-wal` file beside it."""
         with suppress(sqlite3.Error):  # nothing is lost by that: readers look into the -wal file, too
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # A finished spool is then read without writing anything beside it.
+            self._database.execute("PRAGMA journal_mode = DELETE")
         with suppress(sqlite3.Error):
             self._database.close()
 

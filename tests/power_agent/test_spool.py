@@ -72,6 +72,7 @@ def test_everything_comes_back_as_it_went_in(tmp_path: Path) -> None:
     assert reader.ticks() == [tick_count(0, 4), tick_count(1, 2)]
     assert [(event.t_ns, event.text) for event in reader.events()] == [(4, "y"), (9, "it failed (3 times)")]
     reader.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["spool.db"]
 
 
 @settings(max_examples=20, deadline=None)
