@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from director.align import align
-from director.channel_timing import timing_of
-from director.energy import interval_energies
-from director.trace_store import Piece, TraceWriter, iter_pieces
+from director.energy.align import align
+from director.energy.channel_timing import timing_of
+from director.energy.interval_energy import interval_energies
+from director.session.trace_store import Piece, TraceWriter, iter_pieces
 from drivers.contract import Accuracy, Channel
 from power_agent.messages import Stream
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from director.align import align
-from director.channel_timing import timing_of
-from director.energy import interval_energies
-from director.trace_store import Piece
+from director.energy.align import align
+from director.energy.channel_timing import timing_of
+from director.energy.interval_energy import interval_energies
+from director.session.trace_store import Piece
 from drivers.contract import Accuracy, Channel
 
 Floats = npt.NDArray[np.float64]

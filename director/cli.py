@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from director.config_file import Shape
-    from director.run_options import ReportOptions, RunOptions
+    from director.running.config_file import Shape
+    from director.running.run_options import ReportOptions, RunOptions
 
 _RUN_EXAMPLES = """\
 examples:
@@ -189,10 +189,10 @@ def _setting(text: str) -> tuple[str, str, str]:
 
 def _pattern(text: str) -> tuple[str, bool]:
     """The pattern, and whether its lines tell their own time."""
-    from director.workload import deaf_threads
+    from director.running.workload import deaf_threads
 
     with deaf_threads():  # of numpy
-        from director.phase_sources.line_pattern import parse_pattern
+        from director.phases.sources.line_pattern import parse_pattern
     try:
         groups = parse_pattern(text).regex.groupindex.keys()
     except (ValueError, OverflowError, RecursionError) as error:
@@ -207,7 +207,7 @@ def _with_config(arguments: argparse.Namespace, own: list[str]) -> argparse.Name
     """The arguments again, after those of the configuration file: what comes later wins."""
     if arguments.config is None:
         return arguments
-    from director.config_file import ConfigError, read_config
+    from director.running.config_file import ConfigError, read_config
 
     from_file: list[str] = []
     try:
@@ -236,16 +236,16 @@ def _config_shapes() -> dict[str, Shape]:
 
 
 def _run(arguments: argparse.Namespace, command: list[str]) -> int:
-    from director.run_options import UsageError
-    from director.workload import CannotStart, leave_like
+    from director.running.run_options import UsageError
+    from director.running.workload import CannotStart, leave_like
 
     try:
         options = _run_options(arguments, command)
         if options.repeat > 1:
-            from director.series import run_series
+            from director.running.series import run_series
 
             return leave_like(run_series(options))
-        from director.run_command import default_directory, run_once
+        from director.running.run_command import default_directory, run_once
 
         return leave_like(run_once(options, options.output or default_directory(options)).status)
     except UsageError as error:
@@ -257,8 +257,8 @@ def _run(arguments: argparse.Namespace, command: list[str]) -> int:
 
 
 def _run_options(arguments: argparse.Namespace, command: list[str]) -> RunOptions:
-    from director.manifest import Factors
-    from director.run_options import RunOptions
+    from director.running.run_options import RunOptions
+    from director.session.manifest import Factors
 
     if not command and arguments.replay is None:
         raise _Wrong("no command: put it after --, as in: power-director run --idle 10 -- python train.py")
@@ -336,18 +336,18 @@ def _check_json(target: str | None) -> None:
 
 
 def _report_options(arguments: argparse.Namespace) -> ReportOptions:
-    from director.run_options import ReportOptions
+    from director.running.run_options import ReportOptions
 
     return ReportOptions(json=arguments.json, quiet=arguments.quiet, explain=arguments.explain)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from director.report_command import explain_failure, report
-    from director.session_files import SERIES, SessionError
+    from director.answers.report_command import explain_failure, report
+    from director.session.files import SERIES, SessionError
 
     try:
         if (arguments.directory / SERIES).exists():
-            from director.series import report_series
+            from director.running.series import report_series
 
             report_series(arguments.directory, _report_options(arguments))
         else:
@@ -358,9 +358,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    from director.recover import recover
-    from director.report_command import explain_failure
-    from director.session_files import SessionError
+    from director.answers.report_command import explain_failure
+    from director.session.files import SessionError
+    from director.session.recover import recover
 
     try:
         recover(arguments.directory, _report_options(arguments))

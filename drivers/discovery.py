@@ -19,11 +19,11 @@ ENTRY_POINT_GROUP = "power_agent.drivers"
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
-        "nvml": "drivers.nvml:NvmlDriver",
-        "rapl": "drivers.rapl:RaplDriver",
-        "hwmon": "drivers.hwmon:HwmonDriver",
+        "nvml": "drivers.nvml.driver:NvmlDriver",
+        "rapl": "drivers.rapl.driver:RaplDriver",
+        "hwmon": "drivers.hwmon.driver:HwmonDriver",
         "host": "drivers.host:HostDriver",
-        "replay": "drivers.replay:ReplayDriver",
+        "replay": "drivers.replay.driver:ReplayDriver",
         "estimate": "drivers.estimate:EstimateDriver",
     }
 )

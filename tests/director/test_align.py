@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from director.align import Aligned, align
-from director.channel_timing import timing_of
-from director.energy import interval_energies
-from director.trace_store import Piece
+from director.energy.align import Aligned, align
+from director.energy.channel_timing import timing_of
+from director.energy.interval_energy import interval_energies
+from director.session.trace_store import Piece
 from drivers.contract import Accuracy, Channel, Status
 
 S = 1_000_000_000

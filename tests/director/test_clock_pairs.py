@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from director.clock_pairs import ClockFileError, ClockStep, WallClock
+from director.session.clock_pairs import ClockFileError, ClockStep, WallClock
 
 S = 1_000_000_000
 EPOCH = 1_700_000_000 * S  # some day in 2023

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.components import Component, build_tree, children, roots
+from director.energy.components import Component, build_tree, children, roots
 from drivers.contract import Channel, Scope
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from director.config_file import ConfigError, Shape, read_config
+from director.running.config_file import ConfigError, Shape, read_config
 
 SHAPES: dict[str, Shape] = {
     "idle": "value",

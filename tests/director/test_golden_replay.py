@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from director.summary import Summary
+from director.answers.summary import Summary
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "inference"
 QUICK = ["v10-agx-bert-singlestream", "v41-h200x8-resnet50-offline", "v10-dgxstation-bert-offline-minus2"]

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from director.ingest import ingest
-from director.manifest import Host, Manifest, PhaseSource, Workload
-from director.session_files import SessionError, hold, load_manifest, spool_path, store_manifest
+from director.session.files import SessionError, hold, load_manifest, spool_path, store_manifest
+from director.session.ingest import ingest
+from director.session.manifest import Host, Manifest, PhaseSource, Workload
 from drivers.contract import Channel, Status
 from power_agent.clock import ClockPair
 from power_agent.event_log import LoggedEvent

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from director.manifest import Factors
-from director.metrics import olympic, session_metrics
-from director.number_text import duration_text, figure_text
-from director.summary import EnergyFigure, PhaseGroup
+from director.answers.metrics import olympic, session_metrics
+from director.answers.number_text import duration_text, figure_text
+from director.answers.summary import EnergyFigure, PhaseGroup
+from director.session.manifest import Factors
 
 
 def figure(joules: float | None, expanded: float | None = None, *, estimate: bool = False) -> EnergyFigure:

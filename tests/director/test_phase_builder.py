@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.phase_builder import Point, build
-from director.phase_table import CLAMPED, CROSSES, NEVER_CLOSED, NEVER_OPENED, PhaseTable, write_phases
+from director.phases.builder import Point, build
+from director.phases.table import CLAMPED, CROSSES, NEVER_CLOSED, NEVER_OPENED, PhaseTable, write_phases
 from power_agent.messages import MarkEvent
 
 BEGIN, END = 1000, 2000

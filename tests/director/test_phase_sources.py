@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.phase_sources import Problems, line_pattern, loadgen, mark_files, mllog
+from director.phases.sources import Problems, line_pattern, loadgen, mark_files, mllog
 from power_agent.messages import MarkEvent
 
 HEADER = {"op": "header", "version": 1, "pid": 77, "ppid": 1, "argv0": "x", "rank": None, "boot_id": "b", "lane": None}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from director.session_files import SessionError, load_manifest
+from director.session.files import SessionError, load_manifest
 from power_agent.spool import SpoolDamaged, SpoolReader
 
 DEADLINE_S = 60.0

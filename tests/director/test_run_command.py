@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from director.cli import main
-from director.manifest import Manifest
-from director.recorder import Recorder
-from director.session_files import SessionError, load_manifest
+from director.running.recorder import Recorder
+from director.session.files import SessionError, load_manifest
+from director.session.manifest import Manifest
 from power_agent.messages import SamplerSpec
 from power_agent.spool import SpoolDamaged, SpoolReader
 
@@ -202,7 +202,9 @@ def test_when_the_terminal_goes_the_job_is_told_and_the_session_is_whole(tmp_pat
 
 def test_nothing_that_starts_threads_is_imported_before_the_job_has_ended() -> None:
     # A thread that does not hold signals back would take those that are meant for the job, and die of them.
-    script = "import sys, director.series; sys.exit(str({'numpy', 'pyarrow', 'pandas'} & set(sys.modules) or ''))"
+    script = (
+        "import sys, director.running.series; sys.exit(str({'numpy', 'pyarrow', 'pandas'} & set(sys.modules) or ''))"
+    )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_S)
     assert result.stderr.strip() == ""
 

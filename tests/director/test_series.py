@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from director.series import load_series, olympic_score, spread
-from director.session_files import SessionError, load_manifest
-from director.summary import Metric, Summary
+from director.answers.summary import Metric, Summary
+from director.running.series import load_series, olympic_score, spread
+from director.session.files import SessionError, load_manifest
 
 
 def director(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

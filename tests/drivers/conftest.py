@@ -11,7 +11,7 @@ import pytest
 from nvml_stub import StubConfig
 
 from drivers.contract import DriverOptions
-from drivers.nvml import NvmlDriver
+from drivers.nvml.driver import NvmlDriver
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from nvml_stub import StubGpu
 
 from drivers.contract import Channel, Group, Status
-from drivers.nvml import NvmlDriver
+from drivers.nvml.driver import NvmlDriver
 
 NO_PERMISSION, DRIVER_NOT_LOADED, NOT_SUPPORTED, GPU_IS_LOST, VERSION_MISMATCH = 4, 9, 3, 15, 18
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.contract import Channel, DeviceLost, DriverOptions, Group, Status, Unavailable
-from drivers.hwmon import HwmonDriver
+from drivers.hwmon.driver import HwmonDriver
 
 
 @contextmanager

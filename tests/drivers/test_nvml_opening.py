@@ -26,7 +26,7 @@ from nvml_helpers import (
 from nvml_stub import StubConfig, StubGpu
 
 from drivers.contract import DriverOptions, Unavailable
-from drivers.nvml import NvmlDriver
+from drivers.nvml.driver import NvmlDriver
 
 
 def test_mig_and_persistence_are_noted(open_stub: Opener) -> None:
@@ -159,7 +159,7 @@ opened.driver.close()
 
 
 def test_importing_the_driver_loads_neither_binding_nor_numpy() -> None:
-    code = "import sys, drivers.nvml; print([name for name in ('pynvml', 'numpy') if name in sys.modules])"
+    code = "import sys, drivers.nvml.driver; print([name for name in ('pynvml', 'numpy') if name in sys.modules])"
     assert run_python(code, {}).strip() == "[]"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drivers.nvml_windows import Window, generation, power_window
+from drivers.nvml.windows import Window, generation, power_window
 
 
 @pytest.mark.parametrize(

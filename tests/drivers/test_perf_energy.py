@@ -16,8 +16,8 @@ from powercap_tree import write_perf_pmu, write_topology
 from unprivileged import folder_for_all, no_privileges
 
 from drivers.contract import DriverOptions, Unavailable
-from drivers.perf_energy import PerfCounter, find_energy_events, parse_cpu_list, parse_event, parse_scale
-from drivers.rapl import RaplDriver
+from drivers.rapl.driver import RaplDriver
+from drivers.rapl.perf_energy import PerfCounter, find_energy_events, parse_cpu_list, parse_event, parse_scale
 
 CPU_CLOCK = {"pmu_type": 1, "config": 0, "cpu": 0}  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK
 

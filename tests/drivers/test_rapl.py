@@ -19,7 +19,7 @@ from powercap_tree import COUNTER_SIZE, SERVER_DRAM_COUNT_NJ, PowercapTree, writ
 from unprivileged import folder_for_all, no_privileges
 
 from drivers.contract import Channel, DeviceLost, DriverOptions, Row, Status, Unavailable
-from drivers.rapl import RaplDriver, counter_modulus, read_processor
+from drivers.rapl.driver import RaplDriver, counter_modulus, read_processor
 from drivers.sysfs import parse_integer
 
 

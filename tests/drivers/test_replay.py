@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from director.trace_store import Piece, TraceWriter
-from drivers import replay
+from director.session.trace_store import Piece, TraceWriter
 from drivers.contract import Accuracy, Channel, DriverOptions, Finished, ReadFailed, Row, Status, Unavailable
-from drivers.replay import ReplayDriver, trace_duration_ns, trace_start_wall_ns
-from drivers.replay_formats import open_trace
+from drivers.replay import driver as replay
+from drivers.replay.driver import ReplayDriver, trace_duration_ns, trace_start_wall_ns
+from drivers.replay.formats import open_trace
 from power_agent.messages import Stream
 
 S = 1_000_000_000

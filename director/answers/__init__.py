@@ -1,0 +1,1 @@
+"""From energies to metrics, summary, table and warnings."""

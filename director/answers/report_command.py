@@ -1,0 +1,67 @@
+"""`power-director report`: results from a session's raw files, computed anew and shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from director.running.run_options import ReportOptions
+from director.session.files import SessionError
+
+if TYPE_CHECKING:
+    from director.answers.summary import Summary
+
+SUMMARY = "summary.json"
+
+
+def report(session: Path, options: ReportOptions) -> Summary:
+    """Compute a session's results, write them into it, print the table to standard error and the JSON where asked.
+
+    Raises:
+        SessionError: the session is not complete or a raw file is damaged.
+        OSError: a file cannot be written.
+    """
+    # Here only: these bring pyarrow and all the arithmetic along.
+    from director.answers.results import write_results
+    from director.answers.terminal_table import print_summary
+
+    summary = write_results(session)
+    if not options.quiet:
+        print_summary(summary, sys.stderr, explain=options.explain)
+    if options.json is not None:
+        write_json((session / SUMMARY).read_bytes(), options.json)
+    return summary
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of plain text to standard error."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(stderr=True, highlight=False, markup=False).print(table)
+
+
+def write_json(content: bytes, target: str) -> None:
+    """Write to a file, or to standard output for "-"."""
+    if target == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        Path(target).write_bytes(content)
+
+
+def explain_failure(error: Exception) -> str:
+    """What went wrong with the results, in a line."""
+    if isinstance(error, SessionError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the results cannot be written: {error.strerror or error}{where}"
+    return f"the results cannot be computed: {type(error).__name__}: {error}"

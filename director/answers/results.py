@@ -1,0 +1,219 @@
+"""From a session's raw files to its answers: phases.parquet, energies.parquet and summary.json.
+
+Everything is computed from raw files alone and in a fixed order, so that a second time gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from director.answers.metrics import session_metrics
+from director.answers.summary import PhaseGroup, Sampling, Summary
+from director.answers.summary_warnings import session_warnings
+from director.energy.cells import Ints
+from director.energy.component_energy import ComponentEnergy, Intervals, Source, component_energy
+from director.energy.components import Component, build_tree, children, roots
+from director.energy.energy_table import EnergyTableWriter
+from director.energy.group_energy import component_figure, idle_watts, not_explained, total_figure, union
+from director.phases.session_phases import read_phases
+from director.phases.table import PhaseTable, write_phases
+from director.session.files import SessionError, load_manifest, write_durably
+from director.session.manifest import Manifest, StreamFile
+from director.session.trace_store import Piece, iter_pieces
+from drivers.contract import Channel
+
+MOST_GROUPS = 100  # phase names listed in the summary; energies.parquet holds all
+MOST_POINTS = 1000
+
+
+@dataclass(frozen=True)
+class _Group:
+    name: str
+    phases: Ints  # rows of the phase table
+    intervals: Ints  # rows of the intervals: disjoint, of the same time
+
+
+def write_results(session: Path, progress: Callable[[str], None] = lambda _: None) -> Summary:
+    """Compute everything from the raw files of a complete session and write it beside them.
+
+    Raises:
+        SessionError: the session is not complete, or a raw file is missing or damaged.
+    """
+    manifest = load_manifest(session)
+    if manifest.state not in ("complete", "recovered"):
+        raise SessionError(f"{session} was not finished: run `power-director recover {session}` first")
+    begin_ns, end_ns = _span(session, manifest)
+    table, points, problems = read_phases(session, manifest, begin_ns, end_ns)
+    write_phases(session / "phases.parquet", table)
+    groups, intervals = _groups(table, manifest)
+    tree = build_tree(
+        [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
+    )
+    energies: list[ComponentEnergy] = []
+    with EnergyTableWriter(session / "energies.parquet", len(table)) as writer:
+        for component in tree:
+            progress(component.name)
+            found = component_energy(component, _sources(session, manifest, component), intervals, begin_ns)
+            writer.write(found)
+            energies.append(found)
+    cut = {id(c) for c in roots(tree)}
+    phases = [_phase_group(group, table, energies, tree, cut, begin_ns) for group in groups[:MOST_GROUPS]]
+    run = next((p for p in phases if p.name == "run"), phases[0])
+    workload = manifest.workload
+    summary = Summary(
+        session=manifest.session,
+        label=manifest.label,
+        tool_version=manifest.tool_version,
+        command=workload.argv if workload is not None else [],
+        exit_code=workload.exit_code if workload is not None else None,
+        signal=workload.signal if workload is not None else None,
+        estimate_only=bool(tree) and all(c.estimate for c in tree),
+        scope_of_total=_scope_of_total([c for c in tree if id(c) in cut]),
+        metrics=session_metrics(phases, manifest.factors),
+        phases=phases,
+        phases_left_out=max(0, len(groups) - MOST_GROUPS),
+        idle_watts={e.component.name: w for e in energies if (w := idle_watts(e)) is not None},
+        sampling=_sampling(manifest),
+        points=[f"{(p.t_ns - begin_ns) * 1e-9:.3f} s {p.name}" for p in points[:MOST_POINTS]],
+        warnings=session_warnings(manifest, tree, energies, run, problems),
+    )
+    write_durably(session / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n")
+    return summary
+
+
+def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
+    """Begin and end of the command; where nothing was run or its edges were not seen, of the traces."""
+    workload = manifest.workload
+    begin = workload.started_ns if workload is not None else None
+    end = workload.ended_ns if workload is not None else None
+    if begin is None or end is None:
+        first, last = None, None
+        for host in manifest.hosts:
+            for file in host.streams:
+                for piece in iter_pieces(session / file.file, []):
+                    if len(piece.t_ns):
+                        first = int(piece.t_ns[0]) if first is None else min(first, int(piece.t_ns[0]))
+                        last = int(piece.t_ns[-1]) if last is None else max(last, int(piece.t_ns[-1]))
+        if begin is None:
+            begin = first if first is not None else (end if end is not None else 0)
+        if end is None:
+            end = last if last is not None and last > begin else begin
+    return begin, end
+
+
+def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], Intervals]:
+    """Phases by name, longest names in total first after the command, and the intervals to give energies for.
+
+    The first intervals are the phases themselves. A name whose phases overlap gets the union of its time besides.
+    """
+    begins, ends, bounds = [table.begin_ns], [table.end_ns], [table.time_bound_ns.astype(np.float64)]
+    count = len(table)
+    groups: list[tuple[int, _Group]] = []
+    order = np.argsort(table.name_code, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(table.name_code[order])) + 1):
+        begin, end = union(table.begin_ns[rows], table.end_ns[rows])
+        intervals = rows
+        if len(begin) != len(rows):
+            intervals = np.arange(count, count + len(begin))
+            count += len(begin)
+            begins.append(begin)
+            ends.append(end)
+            bounds.append(np.full(len(begin), float(table.time_bound_ns[rows].max())))
+        name = table.names[int(table.name_code[rows[0]])]
+        groups.append((int((end - begin).sum()), _Group(name, rows, intervals)))
+    groups.sort(key=lambda g: (0 not in g[1].phases, -g[0], g[1].name))
+    idle = [(int(a), int(b)) for a, b in manifest.idle_ns]
+    return [g for _, g in groups], Intervals(np.concatenate(begins), np.concatenate(ends), np.concatenate(bounds), idle)
+
+
+def _sources(session: Path, manifest: Manifest, component: Component) -> list[Source]:
+    """The component's channels with the way to read their rows."""
+
+    def pieces(file: StreamFile, channel: Channel) -> Iterator[Piece]:
+        return iter_pieces(session / file.file, [channel])
+
+    return [
+        Source(channel, file.stream.rate_hz, partial(pieces, file, channel))
+        for host in manifest.hosts
+        if host.name == component.host
+        for file in host.streams
+        for channel in file.stream.channels
+        if channel in component.channels
+    ]
+
+
+def _phase_group(
+    group: _Group,
+    table: PhaseTable,
+    energies: Sequence[ComponentEnergy],
+    tree: Sequence[Component],
+    cut: set[int],
+    origin_ns: int,
+) -> PhaseGroup:
+    figures = {e.component.name: component_figure(e, group.intervals) for e in energies}
+    first = int(group.phases[table.begin_ns[group.phases].argmin()])
+    outer = [c for c in tree if id(c) in cut]
+    parts = [(c, figures[c.name], c.channels[0].model) for c in outer]
+    unexplained = [not_explained(c, figures, tree) for c in outer if children(c, tree)]
+    begin, end = union(table.begin_ns[group.phases], table.end_ns[group.phases])
+    work = {
+        unit: float(np.nansum(amount[group.phases]))
+        for unit, amount in table.work.items()
+        if np.isfinite(amount[group.phases]).any()
+    }
+    return PhaseGroup(
+        name=group.name,
+        count=len(group.phases),
+        duration_s=float((end - begin).sum()) * 1e-9,
+        first_begin_s=float(table.begin_ns[first] - origin_ns) * 1e-9,
+        work=work,
+        flagged=int(np.count_nonzero(table.flags[group.phases])),
+        total=total_figure("total", parts),
+        components=list(figures.values()),
+        not_explained=[f for f in unexplained if f is not None],
+        attributes={k: str(v) for k, v in table.attributes.get(first, {}).items()},
+    )
+
+
+def _scope_of_total(outer: Sequence[Component]) -> str:
+    """What the total covers and what it leaves out, in words."""
+    if not outer:
+        return "nothing: no power or energy was measured"
+    names = [c.name for c in outer]
+    listed = ", ".join(names if len(names) <= 8 else [*names[:7], f"and {len(names) - 7} more"])
+    scopes = {c.scope for c in outer}
+    if scopes == {"wall"}:
+        return f"{listed}: all that the plug feeds"
+    if scopes <= {"wall", "node"}:
+        return f"{listed}: the whole machine"
+    return f"{listed}: without fans, power supply losses, disks, network and whatever else has no sensor here"
+
+
+def _sampling(manifest: Manifest) -> list[Sampling]:
+    rows: list[Sampling] = []
+    for host in manifest.hosts:
+        ticks = {tick.stream: tick for tick in host.ticks}
+        for file in host.streams:
+            tick = ticks.get(file.stream.id)
+            if tick is None:
+                continue
+            rows.append(
+                Sampling(
+                    stream=f"{host.name}/{file.stream.driver}.{file.stream.group}",
+                    rate_hz=file.stream.rate_hz,
+                    due=tick.due,
+                    taken=tick.taken,
+                    late=tick.late,
+                    missed=tick.missed,
+                    extra=tick.extra,
+                    dropped_rows=tick.dropped_rows,
+                    damaged_batches=file.damaged_batches,
+                )
+            )
+    return rows

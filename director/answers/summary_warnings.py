@@ -1,0 +1,92 @@
+"""What a reader must know before believing a session's figures, in plain words, each with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from director.answers.summary import EnergyFigure, PhaseGroup
+from director.energy.component_energy import ComponentEnergy
+from director.energy.components import Component
+from director.session.manifest import Manifest
+
+FULL_COVERAGE = 0.99
+MOST_MISSED = 0.01
+DISAGREEMENT = 0.05
+
+
+def session_warnings(
+    manifest: Manifest,
+    tree: Sequence[Component],
+    energies: Sequence[ComponentEnergy],
+    run: PhaseGroup,
+    problems: Sequence[str],
+) -> list[str]:
+    """Warnings of a session, the gravest first. `run` is the phase that the main figures stand for."""
+    warnings: list[str] = [*manifest.missing]
+    if not tree:
+        warnings.append("no power or energy was measured: `power-agent devices` says what each driver needs")
+    for component in tree:
+        if component.estimate:
+            warnings.append(
+                f"{component.name} is an ESTIMATE from utilisation, not a measurement: nothing here measures it; "
+                f"`power-agent devices` says what real readings need"
+            )
+    for figure in run.components:
+        warnings += _figure_warnings(figure, run)
+    warnings += [text for energy in energies for text in energy.warnings]
+    for energy in energies:
+        for channel in dict.fromkeys(m.channel.name for m in energy.methods if m.channel.accuracy is None):
+            warnings.append(f"{channel}: nobody states its accuracy, so its U leaves the device's own error out")
+    warnings += problems
+    warnings += _sampling_warnings(manifest)
+    for host in manifest.hosts:
+        warnings += [
+            f"{host.name}/{event.source}: {event.text}" for event in host.events if event.level in ("warning", "error")
+        ]
+    return list(dict.fromkeys(warnings))
+
+
+def _figure_warnings(figure: EnergyFigure, run: PhaseGroup) -> list[str]:
+    warnings: list[str] = []
+    if figure.joules is None:
+        warnings.append(
+            f"{figure.name}: no energy for phase {run.name}: only {figure.coverage:.0%} of it was measured "
+            f"({figure.readings} readings, {figure.missing} missing)"
+        )
+    elif figure.coverage < FULL_COVERAGE:
+        warnings.append(
+            f"{figure.name}: {figure.coverage:.1%} of phase {run.name} was measured; the rest is interpolated and "
+            f"its U says how wrong that may be"
+        )
+    for other in figure.alternatives:
+        if other.difference is not None and abs(other.difference) > DISAGREEMENT and not other.not_used_because:
+            if figure.expanded_joules is not None and other.expanded_joules is not None and figure.joules is not None:
+                allowed = (figure.expanded_joules**2 + other.expanded_joules**2) ** 0.5
+                if abs(other.difference * figure.joules) <= allowed:
+                    continue
+            warnings.append(
+                f"{figure.name}: {other.channel} ({other.method}) differs by {other.difference:+.1%} from the figure "
+                f"given, more than both their U allow"
+            )
+    return warnings
+
+
+def _sampling_warnings(manifest: Manifest) -> list[str]:
+    warnings: list[str] = []
+    for host in manifest.hosts:
+        streams = {f.stream.id: f.stream for f in host.streams}
+        for tick in host.ticks:
+            stream = streams[tick.stream]
+            name = f"{host.name}/{stream.driver}.{stream.group}"
+            stamped = all(channel.stamped for channel in stream.channels)  # what one read misses, the next brings
+            if tick.due and tick.missed > MOST_MISSED * tick.due and not stamped:
+                warnings.append(
+                    f"{name}: {tick.missed} of {tick.due} readings were missed; the machine was busy or the device "
+                    f"slow; a lower --rate would tell which"
+                )
+            if tick.dropped_rows:
+                warnings.append(f"{name}: {tick.dropped_rows} rows found no place on disk and are lost")
+        for file in host.streams:
+            if file.damaged_batches:
+                warnings.append(f"{file.file}: {file.damaged_batches} batches of the spool were damaged and are lost")
+    return warnings

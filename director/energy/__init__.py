@@ -1,0 +1,1 @@
+"""From traces and phases to energies with coverage and uncertainty."""

@@ -1,0 +1,167 @@
+"""Figures of a phase name: its phases' energies summed per component, over the cut, and what stays unexplained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from director.answers.summary import Alternative, EnergyFigure
+from director.energy.cells import Floats, Ints
+from director.energy.component_energy import ComponentEnergy
+from director.energy.components import Component, children
+from director.energy.interval_energy import COVERAGE_K, TERMS
+
+
+def union(begin_ns: Ints, end_ns: Ints) -> tuple[Ints, Ints]:
+    """Disjoint intervals that cover the same time as the given ones, in ascending order."""
+    order = np.argsort(begin_ns, kind="stable")
+    begin, end = begin_ns[order], np.maximum.accumulate(end_ns[order])
+    first = np.concatenate(([True], begin[1:] > end[:-1]))
+    last = np.concatenate((first[1:], [True]))
+    return begin[first], end[last]
+
+
+def component_figure(energy: ComponentEnergy, rows: Ints) -> EnergyFigure:
+    """Sum of one component over disjoint intervals.
+
+    The device's own error is the same for all of them and adds linearly; the rest is independent (GUM 5.1, 5.2).
+    """
+    e = energy.energies
+    component = energy.component
+    joules = float(e.joules[rows].sum())
+    seconds = float(e.duration_ns[rows].sum()) * 1e-9
+    terms = {
+        term: float(u[rows].sum()) if term == "meter" else float(np.sqrt((u[rows] ** 2).sum()))
+        for term, u in e.terms.items()
+    }
+    used = sorted({int(m) for m in energy.chosen[rows]})
+    idle = idle_watts(energy)
+    known = bool(np.isfinite(joules))
+    peak = e.peak_watts[rows]
+    return EnergyFigure(
+        name=component.name,
+        scope=component.scope,
+        method=" + ".join(dict.fromkeys(energy.methods[m].name for m in used)),
+        joules=joules if known else None,
+        expanded_joules=_expanded(terms) if known else None,
+        mean_watts=joules / seconds if known and seconds > 0 else None,
+        peak_watts=float(np.nanmax(peak)) if np.isfinite(peak).any() else None,
+        coverage=_coverage(e.coverage[rows], e.duration_ns[rows]),
+        estimate=any(energy.methods[m].channel.estimate for m in used),
+        accuracy_known=all(energy.methods[m].channel.accuracy is not None for m in used),
+        readings=int(e.readings[rows].sum()),
+        stale=int(e.stale[rows].sum()),
+        missing=int(e.missing[rows].sum()),
+        above_idle_joules=joules - idle * seconds if known and idle is not None else None,
+        terms=terms if known else {},
+        channels=list(dict.fromkeys(energy.methods[m].channel.name for m in used)),
+        alternatives=_alternatives(energy, rows, joules, used),
+    )
+
+
+def total_figure(name: str, parts: Sequence[tuple[Component, EnergyFigure, str]]) -> EnergyFigure | None:
+    """Sum over the cut; each part comes with its device model.
+
+    Devices of one model share their error, which adds linearly; others are independent.
+    """
+    if not parts:
+        return None
+    figures = [figure for _, figure, _ in parts]
+    known = all(f.joules is not None for f in figures)
+    joules = sum(f.joules or 0.0 for f in figures)
+    by_model: dict[str, float] = {}
+    for component, figure, model in parts:
+        key = model or component.name
+        by_model[key] = by_model.get(key, 0.0) + figure.terms.get("meter", 0.0)
+    terms = {term: float(np.sqrt(sum(f.terms.get(term, 0.0) ** 2 for f in figures))) for term in TERMS}
+    terms["meter"] = float(np.sqrt(sum(u * u for u in by_model.values())))
+    above = [f.above_idle_joules for f in figures]
+    mean = [f.mean_watts for f in figures]
+    return EnergyFigure(
+        name=name,
+        scope="total",
+        method="sum" if len(figures) > 1 else figures[0].method,
+        joules=joules if known else None,
+        expanded_joules=_expanded(terms) if known else None,
+        mean_watts=sum(m for m in mean if m is not None) if None not in mean else None,
+        peak_watts=figures[0].peak_watts if len(figures) == 1 else None,
+        coverage=min(f.coverage for f in figures),
+        estimate=any(f.estimate for f in figures),
+        accuracy_known=all(f.accuracy_known for f in figures),
+        readings=sum(f.readings for f in figures),
+        stale=sum(f.stale for f in figures),
+        missing=sum(f.missing for f in figures),
+        above_idle_joules=sum(a for a in above if a is not None) if None not in above else None,
+        terms=terms if known else {},
+        channels=[c for f in figures for c in f.channels],
+    )
+
+
+def not_explained(
+    outer: Component, figures: dict[str, EnergyFigure], components: Sequence[Component]
+) -> EnergyFigure | None:
+    """What a component sees and the components inside it do not add up to."""
+    inside = [figures[c.name] for c in children(outer, components) if c.counted]
+    whole = figures[outer.name]
+    if not inside or whole.joules is None or any(f.joules is None for f in inside):
+        return None
+    joules = whole.joules - sum(f.joules for f in inside if f.joules is not None)
+    parts = [whole, *inside]
+    terms = {term: float(np.sqrt(sum(f.terms.get(term, 0.0) ** 2 for f in parts))) for term in TERMS}
+    mean = [f.mean_watts for f in inside]
+    return EnergyFigure(
+        name=f"{outer.name} not explained",
+        scope=outer.scope,
+        method="difference",
+        joules=joules,
+        expanded_joules=_expanded(terms),
+        mean_watts=(
+            whole.mean_watts - sum(m for m in mean if m is not None)
+            if whole.mean_watts is not None and None not in mean
+            else None
+        ),
+        peak_watts=None,
+        coverage=min(f.coverage for f in parts),
+        estimate=any(f.estimate for f in parts),
+        accuracy_known=all(f.accuracy_known for f in parts),
+        terms=terms,
+    )
+
+
+def idle_watts(energy: ComponentEnergy) -> float | None:
+    """Mean power in the baseline, by the first method that has one."""
+    return next((m.idle_watts for m in energy.methods if m.idle_watts is not None and not m.demoted), None)
+
+
+def _expanded(terms: dict[str, float]) -> float:
+    return COVERAGE_K * float(np.sqrt(sum(u * u for u in terms.values())))
+
+
+def _coverage(coverage: Floats, duration_ns: Floats) -> float:
+    whole = float(duration_ns.sum())
+    return float((coverage * duration_ns).sum() / whole) if whole > 0 else float(coverage.min(initial=1.0))
+
+
+def _alternatives(energy: ComponentEnergy, rows: Ints, joules: float, used: Sequence[int]) -> list[Alternative]:
+    others: list[Alternative] = []
+    for i, method in enumerate(energy.methods):
+        if used == [i]:
+            continue
+        value = float(method.energies.joules[rows].sum())
+        known = bool(np.isfinite(value))
+        terms = {
+            t: float(u[rows].sum()) if t == "meter" else float(np.sqrt((u[rows] ** 2).sum()))
+            for t, u in method.energies.terms.items()
+        }
+        others.append(
+            Alternative(
+                channel=method.channel.name,
+                method=method.name,
+                joules=value if known else None,
+                expanded_joules=_expanded(terms) if known else None,
+                difference=(value - joules) / joules if known and np.isfinite(joules) and joules else None,
+                not_used_because=method.demoted,
+            )
+        )
+    return others

@@ -1,0 +1,1 @@
+"""Run a job under measurement, whatever happens to it or to us."""

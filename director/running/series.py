@@ -1,0 +1,229 @@
+"""`--repeat N`: equal runs one after another in one directory, and how much their results differ."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from director.answers.report_command import print_table, report, write_json
+from director.running.notices import say
+from director.running.run_command import default_directory, make_directory, run_once
+from director.running.run_options import ReportOptions, RunOptions
+from director.running.workload import check_program
+from director.session.files import SERIES, SessionError, load_manifest, write_durably
+
+if TYPE_CHECKING:
+    from director.answers.summary import Summary
+
+SERIES_VERSION = 1
+
+
+class SeriesRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a series."""
+
+    directory: str  # relative to the series' directory
+    status: int  # exit code, or minus the signal
+    interrupted: bool = False
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Schema of `series.json`."""
+
+    schema_version: int = SERIES_VERSION
+    label: str = ""
+    command: list[str]
+    created_wall_ns: int
+    planned: int
+    runs: list[SeriesRun] = []
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric over the runs that gave it."""
+
+    name: str
+    phase: str
+    unit: str
+    estimate: bool
+    runs: int
+    mean: float
+    standard_deviation: float | None  # of the sample; null: one run has none
+    lowest: float
+    highest: float
+
+
+class OlympicScore(msgspec.Struct, frozen=True, kw_only=True):
+    """MLPerf Training's mean: the fastest and the slowest of three runs or more are dropped."""
+
+    kept: list[str]  # directories of the runs
+    mean_seconds: float
+    mean_joules: float
+
+
+class SeriesSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` gives for a series."""
+
+    series: Series
+    metrics: list[Spread]
+    olympic: OlympicScore | None
+    summaries: list[msgspec.Raw]  # each run's summary.json
+
+
+def run_series(options: RunOptions) -> int:
+    """Run and measure `options.repeat` times; stop where a run fails or somebody asks for the end.
+
+    Returns the status of the first run that failed: its exit code, or minus the signal that killed it.
+
+    Raises:
+        UsageError, CannotStart: nothing was run.
+    """
+    check_program(options.argv[0])
+    directory = options.output or default_directory(options)
+    make_directory(directory)
+    series = Series(label=options.label, command=options.argv, created_wall_ns=time.time_ns(), planned=options.repeat)
+    _store(directory, series)
+    each = replace(options, report=replace(options.report, json=None))
+    summaries: dict[str, Summary] = {}
+    status = 0
+    for index in range(1, options.repeat + 1):
+        name = f"run-{index:03d}"
+        if not options.report.quiet:
+            say(f"run {index} of {options.repeat}")
+        outcome = run_once(each, directory / name, series=directory.name, index=index)
+        series = msgspec.structs.replace(
+            series,
+            runs=[*series.runs, SeriesRun(directory=name, status=outcome.status, interrupted=outcome.interrupted)],
+        )
+        _store(directory, series)
+        if outcome.summary is not None:
+            summaries[name] = outcome.summary
+        status = outcome.status
+        if status or outcome.interrupted:
+            why = "was interrupted" if outcome.interrupted else f"failed with status {status}"
+            say(f"the series ends here: run {index} of {options.repeat} {why}")
+            break
+    _show(directory, series, summaries, options.report)
+    return status
+
+
+def load_series(directory: Path) -> Series:
+    """Read `series.json`.
+
+    Raises:
+        SessionError: it is damaged or newer than this program.
+    """
+    path = directory / SERIES
+    try:
+        series = msgspec.json.decode(path.read_bytes(), type=Series)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SessionError(f"{path} is not the record of a series, or is damaged: {error}") from error
+    if series.schema_version > SERIES_VERSION:
+        raise SessionError(f"{path} was written by a newer version of this program: update ml-power-agent")
+    return series
+
+
+def report_series(directory: Path, options: ReportOptions) -> None:
+    """Compute every finished run of a series anew, and show the series.
+
+    Raises:
+        SessionError: the series or a run is damaged.
+    """
+    series = load_series(directory)
+    summaries = {}
+    for run in series.runs:
+        session = directory / run.directory
+        if load_manifest(session).state not in ("complete", "recovered"):
+            say(f"{session} was not finished and is left out: power-director recover {session}")
+            continue
+        summaries[run.directory] = report(session, replace(options, json=None))
+    _show(directory, series, summaries, options)
+
+
+def _store(directory: Path, series: Series) -> None:
+    write_durably(directory / SERIES, msgspec.json.format(msgspec.json.encode(series), indent=1) + b"\n")
+
+
+def _show(directory: Path, series: Series, summaries: dict[str, Summary], options: ReportOptions) -> None:
+    good = {run.directory for run in series.runs if run.status == 0 and not run.interrupted}
+    finished = {name: summary for name, summary in summaries.items() if name in good}
+    metrics, score = spread(list(finished.values())), olympic_score(finished)
+    if metrics and not options.quiet:
+        _print(series, metrics, score)
+    if options.json is not None:
+        raw = [msgspec.Raw((directory / name / "summary.json").read_bytes()) for name in summaries]
+        whole = SeriesSummary(series=series, metrics=metrics, olympic=score, summaries=raw)
+        write_json(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n", options.json)
+
+
+def spread(summaries: Sequence[Summary]) -> list[Spread]:
+    """Mean and sample standard deviation of every metric, in the order of the first run that has it."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    estimates: set[tuple[str, str, str]] = set()
+    for summary in summaries:
+        for metric in summary.metrics:
+            key = (metric.name, metric.phase, metric.unit)
+            values.setdefault(key, []).append(metric.value)
+            if metric.estimate:
+                estimates.add(key)
+    return [
+        Spread(
+            name=key[0],
+            phase=key[1],
+            unit=key[2],
+            estimate=key in estimates,
+            runs=len(found),
+            mean=statistics.fmean(found),
+            standard_deviation=statistics.stdev(found) if len(found) > 1 else None,
+            lowest=min(found),
+            highest=max(found),
+        )
+        for key, found in values.items()
+    ]
+
+
+def olympic_score(summaries: dict[str, Summary]) -> OlympicScore | None:
+    """The mean that MLPerf Training takes, where every run is a training with an energy."""
+    from director.answers.metrics import olympic
+
+    runs = []
+    for summary in summaries.values():
+        values = {metric.name: metric.value for metric in summary.metrics}
+        if "time-to-train" not in values or "joules-to-train" not in values:
+            return None
+        runs.append((values["time-to-train"], values["joules-to-train"]))
+    if not runs:
+        return None
+    kept, seconds, joules = olympic(runs)
+    names = list(summaries)
+    return OlympicScore(kept=[names[i] for i in kept], mean_seconds=seconds, mean_joules=joules)
+
+
+def _print(series: Series, metrics: list[Spread], score: OlympicScore | None) -> None:
+    from director.answers.number_text import figure_text
+
+    rows = [
+        [
+            metric.name + (" ESTIMATE" if metric.estimate else ""),
+            metric.phase,
+            str(metric.runs),
+            figure_text(metric.mean, None, metric.unit),
+            "–"
+            if metric.standard_deviation is None or not metric.mean
+            else f"{metric.standard_deviation / abs(metric.mean):.2%}",
+            figure_text(metric.lowest, None, metric.unit),
+            figure_text(metric.highest, None, metric.unit),
+        ]
+        for metric in metrics
+    ]
+    title = f"{series.label or 'series'}: {len(series.runs)} of {series.planned} runs"
+    print_table(title, ["metric", "phase", "runs", "mean", "std. dev.", "lowest", "highest"], rows)
+    if score is not None:
+        say(
+            f"MLPerf Training's mean over {', '.join(score.kept)}: {score.mean_seconds:.3f} s, "
+            f"{figure_text(score.mean_joules, None, 'J')}"
+        )

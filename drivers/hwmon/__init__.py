@@ -1,0 +1,1 @@
+"""Hardware monitors of the kernel: boards, Grace, Jetson, AMD and Intel GPUs."""

@@ -1,0 +1,1 @@
+"""CPU energy counters: RAPL through powercap or perf."""
