@@ -7,7 +7,7 @@ Real NVML calls enter the kernel and take longer, for every tool alike.
 Cost. The sampler runs for --seconds at each rate (power and RAPL groups at that rate, the others at their own). CPU
 time is the process's CPU clock between two instants after it was ready, as a share of one core;
 memory is its resident size at the end. Beside it, what a Python loop at that rate costs which does nothing: waking up
-is most of the price, it differs much between machines, and the sampler pays it once for each of its fast threads (2).
+is most of the price, it differs much between machines, and the sampler pays it too.
 
 Peers. With --peers-python PYTHON, an interpreter that has codecarbon or zeus, those read the same 8 GPUs at the same
 rate (nothing else: their RAPL paths cannot be moved), and so does our sampler with its driver `nvml` alone; the CPU

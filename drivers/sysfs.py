@@ -75,7 +75,8 @@ class NumberFile:
         if not raw:
             self.trouble = "the file is empty"
             return 0, Status.MISSING
-        value = parse_integer(raw)
+        digits = raw[:-1]  # what the kernel writes is digits and a line end
+        value = int(digits) if digits.isdigit() and raw[-1] == 10 else parse_integer(raw)
         if value is None or not self._lowest <= value <= self._highest:
             return 0, Status.INVALID
         return value, Status.NEW

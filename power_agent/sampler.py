@@ -20,6 +20,7 @@ from power_agent.clock import Clock, ClockPair, Wake, make_clock, read_pair, wal
 from power_agent.event_log import EventLog
 from power_agent.messages import DriverState, Ready, SamplerSpec
 from power_agent.process_watch import ProcessWatch
+from power_agent.sampled_driver import SampledDriver
 from power_agent.sampled_group import SampledGroup
 from power_agent.sampling_thread import SamplingThread
 from power_agent.spool import Batch, SpoolUnwritable, SpoolWriter
@@ -34,7 +35,7 @@ MAX_COMMAND_BYTES = 4096
 
 
 class Sampler:
-    """Starts a thread per driver and carries their rows to the spool; lives until told to stop, or left alone."""
+    """Samples drivers in threads and carries their rows to the spool; lives until told to stop, or left alone."""
 
     def __init__(self, spec: SamplerSpec, clock: Clock, *, commands_fd: int, ready_fd: int) -> None:
         """Create the spool and open the drivers.
@@ -54,10 +55,12 @@ class Sampler:
         self._batches: list[Batch] = []  # taken from the groups, not yet in the spool
         self._written_events: dict[tuple[str, str], int] = {}  # how often as of then
 
-        self._drivers: list[DriverState] = []
+        self._states: list[DriverState] = []
+        self._drivers: list[SampledDriver] = []
         self._threads: list[SamplingThread] = []
+        self._stopping = False
         self._groups: list[SampledGroup] = []
-        self._start_threads(spec)
+        self._start_sampling(spec)
         self._tail_s = tail_s([group.stream for group in self._groups])
 
         self._is_ready = False
@@ -80,7 +83,7 @@ class Sampler:
             "started_ns": str(self._clock.monotonic_ns()),
         }
 
-    def _start_threads(self, spec: SamplerSpec) -> None:
+    def _start_sampling(self, spec: SamplerSpec) -> None:
         root = Path(spec.root)
         clock_ns = self._clock.monotonic_ns
 
@@ -88,7 +91,7 @@ class Sampler:
             return lambda: open_drivers([name], root=root, settings=spec.settings, clock_ns=clock_ns)[-1]
 
         results = open_drivers(spec.drivers, root=root, settings=spec.settings, clock_ns=clock_ns)
-        self._drivers, planned = plan_streams(results, spec.rates_hz, self._log)
+        self._states, planned = plan_streams(results, spec.rates_hz, self._log)
         streams = [stream for plan in planned for stream, _ in plan.streams]
         self._spool.write(streams=streams)
         limits = buffer_limits(streams)
@@ -102,18 +105,33 @@ class Sampler:
                 for stream, group in plan.streams
             ]
             self._groups += groups
-            thread = SamplingThread(
+            driver = SampledDriver(
                 plan.opened.name,
                 plan.opened.driver,
                 groups,
-                start_ns=start_ns,
                 clock=self._clock,
                 log=self._log,
                 reopen=opener(plan.opened.name),
                 notify=self._wake.set,
             )
-            self._threads.append(thread)
-            thread.start()
+            self._drivers.append(driver)
+        self._start_thread(self._drivers)
+
+    def _start_thread(self, drivers: list[SampledDriver]) -> None:
+        thread = SamplingThread(drivers, clock=self._clock)
+        self._threads.append(thread)
+        if self._stopping:
+            thread.stop()
+        thread.start()
+
+    def _part_threads(self) -> None:
+        """Part a driver that hangs or is slow from the others in its thread."""
+        for thread in list(self._threads):
+            taken, culprit = thread.part()
+            if taken:
+                self._start_thread(taken)
+                text = "its readings take long; it has a thread to itself from now on, so that it delays no other"
+                self._log.add("info", culprit, text)
 
     def run(self) -> int:
         """Serve until the end. Return the process's exit status: 1 where readings are lost for want of disk space."""
@@ -127,6 +145,7 @@ class Sampler:
             asked, stuck = self._wake.raised, bool(self._batches)
             self._wake.clear()
             if now_s >= next_flush_s or (asked and not stuck):
+                self._part_threads()
                 self._flush()
                 next_flush_s = now_s + FLUSH_S
             if not self._is_ready and (now_s >= started_s + FIRST_ROWS_S or self._have_first_rows()):
@@ -200,12 +219,12 @@ class Sampler:
     # Readiness
 
     def _have_first_rows(self) -> bool:
-        return all(thread.has_first_rows for thread in self._threads)
+        return all(driver.has_first_rows for driver in self._drivers)
 
     def _tell_ready(self) -> None:
         self._is_ready = True
-        waiting = {thread.driver_name for thread in self._threads if not thread.has_first_rows}
-        drivers = [_not_usable_yet(state) if state.driver in waiting else state for state in self._drivers]
+        waiting = {driver.name for driver in self._drivers if not driver.has_first_rows}
+        drivers = [_not_usable_yet(state) if state.driver in waiting else state for state in self._states]
         ready = Ready(
             version=_version(),
             streams=[group.stream for group in self._groups],
@@ -261,14 +280,18 @@ class Sampler:
         return True
 
     def _finish(self) -> int:
+        self._stopping = True
         for thread in self._threads:
             thread.stop()
         deadline_s = time.monotonic() + LAST_READING_S
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline_s:
+            self._part_threads()
+            for thread in self._threads:
+                thread.join(0.05)
         for thread in self._threads:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
                 text = f"its last reading did not come within {LAST_READING_S:g} s; the device or its driver hangs"
-                self._log.add("warning", thread.driver_name, text)
+                self._log.add("warning", thread.busy_with, text)
         self._read_clocks()
         self._meta["finished_ns"] = str(self._clock.monotonic_ns())
         written = self._flush() and self._flush()  # the first may only have written what an earlier one could not

@@ -1,58 +1,51 @@
-"""Samples one driver: all its groups in one thread, each by its own absolute deadlines."""
+"""Samples drivers in one thread, each group by its own absolute deadlines.
+
+Drivers share a thread because waking up is most of what sampling costs. One that hangs or is slow is parted from the
+others: whoever looks after the threads calls `part`, and gives what it returns to a new thread.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import heapq
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 
-from drivers.contract import DeviceLost, Driver, Finished, ReadFailed
-from drivers.discovery import Opened, Refused
 from power_agent.clock import Clock, Wake
-from power_agent.event_log import EventLog
+from power_agent.sampled_driver import SampledDriver
 from power_agent.sampled_group import SampledGroup
 
-FIRST_PAUSE_NS = 1_000_000_000
-LONGEST_PAUSE_NS = 30_000_000_000
-_REOPEN = -1  # stands in the heap of deadlines for "try to open the device again"
+STUCK_NS = 250_000_000  # a read that takes longer holds up its companions too much
+SLOW_SHARE = 0.1  # so does a driver whose reads take this share of the time
 _PR_SET_TIMERSLACK = 29
+
+# deadline, a number that is never equal, whose, and which group; no group: try to open the device again
+_Deadline = tuple[int, int, SampledDriver, SampledGroup | None]
 
 
 class SamplingThread(threading.Thread):
-    """Reads one driver until it is told to stop, then closes it. A device that hangs holds up only this thread."""
+    """Reads drivers until it is told to stop, then closes them."""
 
-    def __init__(
-        self,
-        name: str,
-        driver: Driver,
-        groups: list[SampledGroup],
-        *,
-        start_ns: int,
-        clock: Clock,
-        log: EventLog,
-        reopen: Callable[[], Opened | Refused],
-        notify: Callable[[], None],
-    ) -> None:
-        """`reopen` opens the driver once more; `notify` tells that rows should be fetched, or the first are there."""
-        super().__init__(name=f"sample {name}", daemon=True)
-        self.driver_name = name
-        self.groups = groups
-        self._driver: Driver | None = driver  # None: lost
+    def __init__(self, drivers: Sequence[SampledDriver], *, clock: Clock) -> None:
+        super().__init__(name="sample " + " ".join(driver.name for driver in drivers), daemon=True)
         self._clock = clock
-        self._log = log
-        self._reopen_driver = reopen
-        self._notify = notify
-        self._deadlines = [(start_ns, i) for i in range(len(groups))]  # a heap
-        self._pause_ns = FIRST_PAUSE_NS
         self._wake = Wake()
         self._stopping = False
-
-    @property
-    def has_first_rows(self) -> bool:
-        """Whether each group has given a row, or has ended without one."""
-        return all(group.has_rows for group in self.groups)
+        self._lock = threading.Lock()  # of what follows; never held during a read
+        self._drivers = list(drivers)
+        self._deadlines: list[_Deadline] = []
+        self._numbers = 0
+        self._busy: SampledDriver | None = None
+        self._busy_since_ns = 0
+        self._looked_at_ns = clock.monotonic_ns()
+        self._busy_before: dict[SampledDriver, int] = {driver: driver.busy_ns for driver in drivers}
+        for driver in drivers:
+            for group in driver.groups:
+                if not group.ended:
+                    self._push(group.ledger.next_ns, driver, group)
+            if driver.reopen_at_ns is not None:
+                self._push(driver.reopen_at_ns, driver, None)
 
     def read_now(self) -> None:
         """Ask for a reading of every group out of turn."""
@@ -63,116 +56,103 @@ class SamplingThread(threading.Thread):
         self._stopping = True
         self._wake.set()
 
+    def part(self) -> tuple[list[SampledDriver], str]:
+        """Take away the companions of a driver whose read hangs, or a driver that is slow, if there is such.
+
+        Returns the drivers that need another thread, and the name of the one that is to blame.
+        """
+        now_ns = self._clock.monotonic_ns()
+        with self._lock:
+            culprit, taken = self._ill_matched(now_ns)
+            if taken:
+                self._drivers = [driver for driver in self._drivers if driver not in taken]
+                self._deadlines = [entry for entry in self._deadlines if entry[2] not in taken]
+                heapq.heapify(self._deadlines)
+            return taken, culprit
+
+    @property
+    def busy_with(self) -> str:
+        """Name of the driver that is being read; empty: none."""
+        busy = self._busy
+        return busy.name if busy is not None else ""
+
     def run(self) -> None:
         """Sample. Called by `start`."""
         _sharpen_timer()
-        deadlines = self._deadlines
         clock_ns = self._clock.monotonic_ns
-        try:
-            while True:
-                if self._wake.raised and self._serve_wake():
-                    break
-                now_ns = clock_ns()
-                if not deadlines:
-                    self._clock.wait_until(None, self._wake)
-                elif deadlines[0][0] > now_ns:
-                    self._clock.wait_until(deadlines[0][0], self._wake)
-                elif deadlines[0][1] == _REOPEN:
-                    heapq.heappop(deadlines)
-                    self._reopen()
-                else:
-                    i = deadlines[0][1]
-                    group = self.groups[i]
-                    if group.ended:
-                        heapq.heappop(deadlines)
-                    else:
-                        heapq.heapreplace(deadlines, (group.ledger.settle(now_ns), i))
-                        self._read(group, now_ns)
-        finally:
-            self._close_driver()
+        while True:
+            if self._wake.raised and self._serve_wake():
+                break
+            deadlines = self._deadlines
+            if not deadlines:
+                self._clock.wait_until(None, self._wake)
+            elif deadlines[0][0] > clock_ns():
+                self._clock.wait_until(deadlines[0][0], self._wake)
+            else:
+                self._serve_deadline()
+        for driver in self._drivers:
+            driver.close()
+
+    def _serve_deadline(self) -> None:
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            if not self._deadlines or self._deadlines[0][0] > now_ns:  # parted in between
+                return
+            _, number, driver, group = self._deadlines[0]
+            if group is None or group.ended:
+                heapq.heappop(self._deadlines)
+            else:
+                heapq.heapreplace(self._deadlines, (group.ledger.settle(now_ns), number, driver, group))
+            self._busy, self._busy_since_ns = driver, now_ns
+        if group is None:
+            driver.reopen()
+        elif not group.ended:
+            driver.read(group, now_ns)
+        self._note_read(driver, now_ns)
 
     def _serve_wake(self) -> bool:
         """Read out of turn. Return whether that was the last reading."""
         self._wake.clear()
         stopping = self._stopping
-        for group in self.groups:
-            if not group.ended:
+        for driver in list(self._drivers):
+            for group in driver.groups:
+                with self._lock:
+                    if driver not in self._drivers or group.ended:
+                        continue
+                    now_ns = self._clock.monotonic_ns()
+                    self._busy, self._busy_since_ns = driver, now_ns
                 group.ledger.count_extra()
-                self._read(group, self._clock.monotonic_ns())
-        if stopping:
-            for group in self.groups:
-                group.end(self._clock.monotonic_ns())
+                driver.read(group, now_ns)
+                self._note_read(driver, now_ns)
+                if stopping:
+                    group.end(self._clock.monotonic_ns())
         return stopping
 
-    def _read(self, group: SampledGroup, now_ns: int) -> None:
-        source = group.name
-        if group.group is None:
-            self._add_missing(group, now_ns)
-            return
-        try:
-            rows = group.group.read()
-            for row in rows:
-                complaint = group.buffer.add(row, now_ns)
-                if complaint:
-                    self._log.add("warning", source, complaint)
-            self._pause_ns = FIRST_PAUSE_NS
-            if not group.has_rows and rows:
-                self._note_first_rows(group)
-            if len(rows) > 1 and group.buffer.is_filling:
-                self._notify()
-        except Finished as error:
-            group.end(self._clock.monotonic_ns())
-            self._note_first_rows(group)
-            self._log.add("info", source, str(error) or "the device has no more to give")
-        except DeviceLost as error:
-            self._add_missing(group, now_ns)
-            self._log.add("warning", source, f"the device was lost: {error}; it is opened again as soon as it answers")
-            self._lose_driver()
-        except ReadFailed as error:
-            self._add_missing(group, now_ns)
-            self._log.add("warning", source, f"a reading failed: {error}")
-        except (Exception, SystemExit) as error:  # a driver's mistake costs its own reading and no other
-            self._add_missing(group, now_ns)
-            self._log.add("error", source, f"the driver failed: {type(error).__name__}: {error}; tell its authors")
+    def _note_read(self, driver: SampledDriver, began_ns: int) -> None:
+        with self._lock:
+            self._busy = None
+            driver.busy_ns += self._clock.monotonic_ns() - began_ns
+            if driver.reopen_at_ns is not None and not any(e[2] is driver and e[3] is None for e in self._deadlines):
+                self._push(driver.reopen_at_ns, driver, None)
 
-    def _add_missing(self, group: SampledGroup, started_ns: int) -> None:
-        read_ns = self._clock.monotonic_ns() - started_ns
-        group.buffer.add_missing(started_ns + read_ns // 2, read_ns)
-        self._note_first_rows(group)
+    def _ill_matched(self, now_ns: int) -> tuple[str, list[SampledDriver]]:
+        passed_ns = now_ns - self._looked_at_ns
+        if len(self._drivers) < 2:
+            return "", []
+        if self._busy is not None and now_ns - self._busy_since_ns > STUCK_NS:
+            return self._busy.name, [driver for driver in self._drivers if driver is not self._busy]
+        slow = [d for d in self._drivers if d.busy_ns - self._busy_before[d] > SLOW_SHARE * passed_ns]
+        slow = [driver for driver in slow if driver is not self._busy][:1]
+        if passed_ns >= STUCK_NS:
+            self._looked_at_ns = now_ns
+            self._busy_before = {driver: driver.busy_ns for driver in self._drivers}
+            if slow:
+                return slow[0].name, slow
+        return "", []
 
-    def _note_first_rows(self, group: SampledGroup) -> None:
-        if not group.has_rows:
-            group.has_rows = True
-            if self.has_first_rows:
-                self._notify()
-
-    def _lose_driver(self) -> None:
-        self._close_driver()
-        for group in self.groups:
-            group.group = None
-        self._plan_reopening()
-
-    def _plan_reopening(self) -> None:
-        heapq.heappush(self._deadlines, (self._clock.monotonic_ns() + self._pause_ns, _REOPEN))
-        self._pause_ns = min(2 * self._pause_ns, LONGEST_PAUSE_NS)  # until a reading succeeds
-
-    def _reopen(self) -> None:
-        result = self._reopen_driver()
-        if isinstance(result, Refused):
-            self._log.add("warning", self.driver_name, f"it cannot be opened again yet: {result.reason}")
-            self._plan_reopening()
-            return
-        self._driver = result.driver
-        found = {group.name: group for group in result.driver.groups}
-        for group in self.groups:
-            group.reconnect(found.get(group.stream.group))
-        self._log.add("info", self.driver_name, "the device is back")
-
-    def _close_driver(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            with suppress(Exception):
-                driver.close()
+    def _push(self, deadline_ns: int, driver: SampledDriver, group: SampledGroup | None) -> None:
+        self._numbers += 1
+        heapq.heappush(self._deadlines, (deadline_ns, self._numbers, driver, group))
 
 
 def _sharpen_timer() -> None:

@@ -57,6 +57,11 @@ class TickLedger:
             self._next = tick = tick + 1
         return self._start_ns + tick * self._period_ns
 
+    @property
+    def next_ns(self) -> int:
+        """The next deadline."""
+        return self._start_ns + self._next * self._period_ns
+
     def count_extra(self) -> None:
         """A read starts out of turn."""
         with self._lock:

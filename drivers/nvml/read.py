@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
+from operator import ge, le
 from struct import Struct
 from types import ModuleType
 
@@ -38,12 +41,17 @@ class FieldValues:
             entry.fieldId = field_id
             entry.scopeId = scope_id
         # Indexing gives a function object of our own, attribute access the one that pynvml sets up and shares.
-        self._call = partial(nvml.nvmlLib["nvmlDeviceGetFieldValues"], handle, len(fields), array)
+        self._call = partial(nvml.nvmlLib["nvmlDeviceGetFieldValues"], handle, len(fields))
         self._array = array
+
+    def ask(self) -> int:
+        """Have NVML fill the entries. Returns its nvmlReturn."""
+        code: int = self._call(self._array)
+        return code
 
     def __call__(self) -> list[Answer]:
         """One answer per field. The call may succeed while a field fails."""
-        failed = self._call()
+        failed = self.ask()
         if failed:
             return [(failed, 0)] * len(self._array)
         # Unpacking the bytes takes a third of the time of ctypes' attributes.
@@ -54,6 +62,40 @@ class FieldValues:
             else:
                 answers.append((code or NOT_A_VALUE_TYPE, 0))
         return answers
+
+
+class FieldBlock:
+    """The entries of several FieldValues in one piece of memory, so that all are looked at in one go.
+
+    At fast rates this is most of what a reading costs: 8 GPUs in a third of the time that one after the other takes.
+    """
+
+    def __init__(self, parts: Sequence[FieldValues]) -> None:
+        """Moves the parts' entries together; each part goes on working on its own."""
+        self._parts = tuple(parts)
+        sizes = [ctypes.sizeof(part._array) for part in parts]
+        self._memory = ctypes.create_string_buffer(sum(sizes))
+        for part, offset in zip(parts, accumulate(sizes, initial=0), strict=False):
+            ctypes.memmove(ctypes.byref(self._memory, offset), part._array, ctypes.sizeof(part._array))
+            part._array = type(part._array).from_buffer(self._memory, offset)
+        for part in parts:
+            part.ask()
+        self._types = [value_type for value_type, _, _ in _ENTRY.iter_unpack(self._memory)]
+        known = all(value_type < len(_VALUE) for value_type in self._types)
+        layout = "".join("24xIi" + _VALUE[t].format.lstrip("=") for t in self._types) if known else ""
+        self._entries = Struct("=" + layout) if known else None
+
+    def __call__(self) -> tuple[float, ...] | None:
+        """Every value, in order; None where anything but plain success came: then ask one by one."""
+        for part in self._parts:
+            if part.ask():
+                return None
+        if self._entries is None:
+            return None
+        entries = self._entries.unpack(self._memory)
+        if any(entries[1::3]) or list(entries[0::3]) != self._types:
+            return None
+        return entries[2::3]
 
 
 class SimpleCall:
@@ -106,6 +148,10 @@ class NvmlGroup(Group):
         self._gpus = frozenset(source.gpu for source in sources)
         self._integers = tuple(channel.kind != "gauge" for channel in self.channels)
         self._plausible = tuple(limits for source in sources for limits in source.plausible)
+        self._lowest = tuple(low for low, _ in self._plausible)
+        self._highest = tuple(high for _, high in self._plausible)
+        fields = [source.call for source in sources if isinstance(source.call, FieldValues)]
+        self._block = FieldBlock(fields) if len(fields) == len(sources) else None
         self._clock_ns = clock_ns
 
     def read(self) -> Sequence[Row]:
@@ -116,6 +162,12 @@ class NvmlGroup(Group):
                 others are missing.
         """
         start_ns = self._clock_ns()
+        if self._block is not None:
+            plain = self._block()
+            end_ns = self._clock_ns()
+            if plain is not None and all(map(le, self._lowest, plain)) and all(map(ge, self._highest, plain)):
+                return (Row((start_ns + end_ns) // 2, end_ns - start_ns, plain),)
+            start_ns = end_ns
         answers = [answer for source in self._sources for answer in source.call()]
         end_ns = self._clock_ns()
 

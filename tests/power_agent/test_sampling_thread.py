@@ -15,6 +15,7 @@ from drivers.discovery import Opened, Refused
 from power_agent.event_log import EventLog
 from power_agent.messages import Event, Stream
 from power_agent.row_format import row_struct
+from power_agent.sampled_driver import SampledDriver
 from power_agent.sampled_group import SampledGroup
 from power_agent.sampling_thread import SamplingThread
 
@@ -81,16 +82,16 @@ class Bench:
         for i, (group, rate_hz) in enumerate(zip(groups, self.rates_hz, strict=True)):
             stream = Stream(id=i, driver="scripted", group=group.name, rate_hz=rate_hz, channels=list(group.channels))
             sampled.append(SampledGroup(stream, group, start_ns=START_NS, limit_bytes=1 << 20))
-        thread = SamplingThread(
+        driver = SampledDriver(
             "scripted",
             self.driver,
             sampled,
-            start_ns=START_NS,
             clock=self.clock,
             log=self.log,
             reopen=lambda: self.reopened.pop(0),
             notify=self._notify,
         )
+        thread = SamplingThread([driver], clock=self.clock)
         self.clock.at = [(START_NS + instant * MS, thread.read_now) for instant in extra_ms]
         self.clock.at.append((START_NS + stop_ms * MS, thread.stop))
         thread.run()
@@ -293,3 +294,67 @@ def test_events_are_bounded_and_counted() -> None:
     assert sum(event.times for event in events) == 1001
     assert max(len(event.text) for event in events) == 500
     assert Event(t_ns=7, level="error", source="other", text="one").text == events[-1].text
+
+
+def two_drivers(bench: Bench, first: Group, second: Group) -> tuple[SamplingThread, list[SampledDriver]]:
+    drivers = []
+    for i, group in enumerate((first, second)):
+        stream = Stream(id=i, driver=group.name, group="g", rate_hz=10.0, channels=list(group.channels))
+        sampled = SampledGroup(stream, group, start_ns=START_NS, limit_bytes=1 << 20)
+        drivers.append(
+            SampledDriver(
+                group.name,
+                ScriptedDriver([group]),
+                [sampled],
+                clock=bench.clock,
+                log=bench.log,
+                reopen=lambda: bench.reopened.pop(0),
+                notify=lambda: None,
+            )
+        )
+    return SamplingThread(drivers, clock=bench.clock), drivers
+
+
+def test_the_companions_of_a_read_that_hangs_are_taken_away_and_lose_nothing_more() -> None:
+    bench = Bench()
+    parted: list[tuple[list[SampledDriver], str]] = []
+
+    def hang() -> None:
+        bench.clock.now_ns += 200 * MS
+        parted.append(thread.part())  # not yet long enough
+        bench.clock.now_ns += 100 * MS
+        parted.append(thread.part())
+
+    stuck = ScriptedGroup("stuck", bench.clock, [None, None, hang])
+    steady = ScriptedGroup("steady", bench.clock)
+    thread, drivers = two_drivers(bench, stuck, steady)
+    bench.clock.at = [(START_NS + 900 * MS, thread.stop)]
+    thread.run()
+    assert parted == [([], ""), ([drivers[1]], "stuck")]
+    assert stuck.instants == [0, 100, 200, 500, 600, 700, 800, 900]  # 300 and 400 passed while it hung
+    assert steady.instants == [0, 100]
+    # the rest of the other's time, in a thread of its own
+    other = SamplingThread(parted[1][0], clock=bench.clock)
+    bench.clock.now_ns = START_NS + 510 * MS
+    bench.clock.at = [(START_NS + 750 * MS, other.stop)]
+    other.run()
+    assert steady.instants == [0, 100, 510, 600, 700, 750]
+    # 200, 300 and 400 were missed, what was due at 500 is taken 10 ms later: within the tolerance of 100 ms / 10
+    assert ledger(bench, drivers[1].groups[0]) == (8, 5, 0, 3, 1)
+
+
+def test_a_slow_driver_gets_a_thread_to_itself() -> None:
+    bench = Bench()
+    slow = ScriptedGroup("slow", bench.clock, [bench.sleep(30)] * 100)
+    quick = ScriptedGroup("quick", bench.clock)
+    thread, drivers = two_drivers(bench, quick, slow)
+    parted: list[tuple[list[SampledDriver], str]] = []
+    bench.clock.at = [
+        (START_NS + 950 * MS, lambda: parted.append(thread.part())),
+        (START_NS + 1990 * MS, thread.stop),
+    ]
+    thread.run()
+    assert parted == [([drivers[1]], "slow")]
+    assert len(slow.instants) == 10
+    assert len(quick.instants) == 21
+    assert thread.part() == ([], "")  # one alone is never parted
