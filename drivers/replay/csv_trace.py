@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drivers.contract import Accuracy, Channel, Kind, Quantity, Row, Scope, Status, Unavailable
-from drivers.replay.formats import Trace, numbered_lines, open_text
+from drivers.replay.trace import Trace, numbered_lines, open_text
 from drivers.settings import read_number
 
 _TIME_COLUMN = re.compile(r"(t|time|timestamp|datetime|elapsed|epoch|monotonic|wall)(?:_(s|ms|us|ns))?", re.IGNORECASE)

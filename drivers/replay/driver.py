@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from drivers.contract import Driver, DriverOptions, Finished, Group, ReadFailed, Row, Unavailable
-from drivers.replay.formats import Trace, TraceStream, open_trace
+from drivers.replay.formats import open_trace
+from drivers.replay.trace import Trace, TraceStream
 from drivers.settings import check_known
 
 MAX_ROWS_PER_READ = 10_000  # a fast clock brings a whole trace due at once; it must not be in memory at once

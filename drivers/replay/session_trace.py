@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drivers.contract import Channel, ReadFailed, Row, Status, Unavailable
-from drivers.replay.formats import Trace, TraceStream
+from drivers.replay.trace import Trace, TraceStream
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

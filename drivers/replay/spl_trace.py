@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from drivers.contract import Accuracy, Channel, Row, Status, Unavailable
-from drivers.replay.formats import Trace, numbered_lines, open_text
+from drivers.replay.trace import Trace, numbered_lines, open_text
 from drivers.settings import read_number
 
 _STAMP = re.compile(r"(\d\d)-(\d\d)-(\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,9})", re.ASCII)
