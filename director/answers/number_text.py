@@ -37,6 +37,16 @@ def _four_digits(value: float) -> str:
     return f"{value:.{min(max(3 - math.floor(math.log10(abs(value))), 0), 9)}f}"
 
 
+def share_text(share: float) -> str:
+    """A share in percent, at most five characters up to 9999 %.
+
+    >>> share_text(0.2887), share_text(0.0003), share_text(0.0)
+    ('28.9%', '0.03%', '0%')
+    """
+    percent = 100 * share
+    return f"{percent:.{2 if percent < 10 else 1 if percent < 100 else 0}f}%" if percent else "0%"
+
+
 def watts_text(watts: float | None) -> str:
     """Power with the digits that fit a table."""
     if watts is None:

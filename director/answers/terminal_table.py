@@ -7,9 +7,10 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
-from director.answers.number_text import duration_text, figure_text, watts_text
+from director.answers.number_text import duration_text, figure_text, share_text, watts_text
 from director.answers.summary import EnergyFigure, Metric, PhaseGroup, Summary
 from director.energy.interval_energy import TERMS
 
@@ -24,19 +25,21 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
     Colour only where `file` is a terminal and NO_COLOR is not set.
     """
     console = Console(file=file, highlight=False)
-    title = summary.label or summary.session
-    console.print(f"\n[bold]{escape(title)}[/bold]  {escape(_ending(summary))}")
+    title = f"[bold]{escape(summary.label or summary.session)}[/bold]"
+    console.print("", "  ".join(filter(None, [title, _ending(summary)])), sep="\n")
     if summary.estimate_only:
         console.print("[bold yellow]ESTIMATE[/bold yellow]: nothing here was measured; see the warnings")
     main = [m for m in summary.metrics if m.phase in ("run", "command") or m.name == "energy per epoch"]
     for metric in summary.metrics if explain else main:
-        console.print("  " + _metric_line(metric))
-    console.print(_energy_table(summary.phases))
+        console.print(Padding(_metric_line(metric, _estimate_label(summary)), (0, 0, 0, 2)))
+    console.print(_energy_table(summary.phases, _estimate_label(summary)))
     console.print(f"[dim]total = {escape(summary.scope_of_total)}[/dim]")
     console.print("[dim]± is the expanded uncertainty U, k = 2[/dim]")
     if explain:
-        for phase in summary.phases[:MOST_PHASES]:
-            console.print(_budget_table(phase))
+        console.print("\n[bold]Where U comes from[/bold]: each standard uncertainty u, and U, as a share of the energy")
+        console.print(_budget_table(summary.phases[:MOST_PHASES]))
+        console.print("\n[bold]What other channels and methods give[/bold], against what was used")
+        console.print(_methods_table(summary.phases[:MOST_PHASES]), "")
     _print_sampling(console, summary)
     for warning in summary.warnings[:MOST_WARNINGS]:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
@@ -52,8 +55,13 @@ def _ending(summary: Summary) -> str:
     return ""
 
 
-def _metric_line(metric: Metric) -> str:
-    estimate = " [yellow]ESTIMATE[/yellow]" if metric.estimate else ""
+def _estimate_label(summary: Summary) -> str:
+    """What a sum over devices is called that holds a modelled part."""
+    return "[yellow]ESTIMATE[/yellow]" if summary.estimate_only else "[yellow]ESTIMATE in part[/yellow]"
+
+
+def _metric_line(metric: Metric, estimate_label: str) -> str:
+    estimate = f" {estimate_label}" if metric.estimate else ""
     note = f"  [dim]({escape(metric.note)})[/dim]" if metric.note else ""
     implied = metric.phase in ("run", "command") or metric.name == "energy per epoch"
     where = "" if implied else f" [dim]of {escape(metric.phase)}[/dim]"
@@ -61,9 +69,8 @@ def _metric_line(metric: Metric) -> str:
     return f"[bold]{escape(metric.name)}[/bold]{where}: {escape(value)}{estimate}{note}"
 
 
-def _energy_table(phases: Sequence[PhaseGroup]) -> Table:
-    hosts = {figure.name.partition("/")[0] for phase in phases for figure in phase.components}
-    host = f"{hosts.pop()}/" if len(hosts) == 1 else ""
+def _energy_table(phases: Sequence[PhaseGroup], estimate_label: str) -> Table:
+    host = _common_host(phases)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("phase", overflow="fold", max_width=24)
     table.add_column("duration", justify="right", no_wrap=True)
@@ -79,7 +86,8 @@ def _energy_table(phases: Sequence[PhaseGroup]) -> Table:
         if phase.total is not None and len(phase.components) > 1:
             rows = [phase.total, *rows]
         for figure in rows:
-            table.add_row(name, duration, *_figure_cells(figure, host))
+            label = estimate_label if figure is phase.total else "[yellow]ESTIMATE[/yellow]"
+            table.add_row(name, duration, *_figure_cells(figure, host, label))
             name, duration = "", ""
         if len(phase.components) > MOST_COMPONENTS:
             table.add_row("", "", f"… {len(phase.components) - MOST_COMPONENTS} more in summary.json")
@@ -90,11 +98,17 @@ def _energy_table(phases: Sequence[PhaseGroup]) -> Table:
     return table
 
 
-def _figure_cells(figure: EnergyFigure, host: str) -> list[str]:
+def _common_host(phases: Sequence[PhaseGroup]) -> str:
+    """`HOST/` where all devices are of one host, whose name then needs no room in a table; else nothing."""
+    hosts = {figure.name.partition("/")[0] for phase in phases for figure in phase.components}
+    return f"{hosts.pop()}/" if len(hosts) == 1 else ""
+
+
+def _figure_cells(figure: EnergyFigure, host: str, estimate_label: str) -> list[str]:
     energy = "not measured"
     if figure.joules is not None:
         energy = figure_text(figure.joules, figure.expanded_joules, "J")
-    method = "[yellow]ESTIMATE[/yellow]" if figure.estimate else escape(figure.method)
+    method = estimate_label if figure.estimate else escape(figure.method)
     if figure.coverage < 0.9995:
         method += f", {figure.coverage:.1%} covered"
     if not figure.accuracy_known:
@@ -108,27 +122,56 @@ def _figure_cells(figure: EnergyFigure, host: str) -> list[str]:
     ]
 
 
-def _budget_table(phase: PhaseGroup) -> Table:
-    """Standard uncertainties of one phase name, as shares of its energy."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title=f"budget of {escape(phase.name)}: u / E")
-    table.title_justify = "left"
-    table.add_column("scope", overflow="fold")
-    for term in TERMS:
-        table.add_column(term, justify="right")
-    table.add_column("U (k=2)", justify="right")
-    table.add_column("other methods", overflow="fold")
+def _figures(phase: PhaseGroup) -> list[EnergyFigure]:
     total = [phase.total] if phase.total is not None and len(phase.components) > 1 else []
-    for figure in [*total, *phase.components]:
-        if not figure.joules or figure.expanded_joules is None:
-            continue
-        shares = [f"{figure.terms.get(term, 0.0) / abs(figure.joules):.2%}" for term in TERMS]
-        others = "; ".join(
-            f"{escape(a.method)} {a.difference:+.2%}" + (" (not used)" if a.not_used_because else "")
-            for a in figure.alternatives
-            if a.difference is not None
-        )
-        table.add_row(escape(figure.name), *shares, f"{figure.expanded_joules / abs(figure.joules):.2%}", others)
+    return [*total, *phase.components]
+
+
+def _budget_table(phases: Sequence[PhaseGroup]) -> Table:
+    """Standard uncertainties of each phase name, as shares of its energy."""
+    host = _common_host(phases)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("phase", overflow="fold")
+    table.add_column("scope", overflow="fold")
+    for heading in (*TERMS, "U (k=2)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for phase in phases:
+        name = escape(phase.name)
+        for figure in _figures(phase):
+            if not figure.joules or figure.expanded_joules is None:
+                continue
+            parts = [*(figure.terms.get(term, 0.0) for term in TERMS), figure.expanded_joules]
+            shares = [share_text(part / abs(figure.joules)) for part in parts]
+            table.add_row(name, escape(figure.name.removeprefix(host)), *shares)
+            name = ""
     return table
+
+
+def _methods_table(phases: Sequence[PhaseGroup]) -> Table:
+    """How far the energies that were not taken lie from the one that was."""
+    host = _common_host(phases)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("phase", "scope", "used", "others"):
+        table.add_column(heading, overflow="fold")
+    for phase in phases:
+        name = escape(phase.name)
+        for figure in phase.components:
+            others = [
+                f"{_method_text(a.channel, a.method)} {a.difference:+.1%}"
+                for a in figure.alternatives
+                if a.difference is not None
+            ]
+            if others:
+                used = [_method_text(channel, figure.method) for channel in figure.channels]
+                table.add_row(name, escape(figure.name.removeprefix(host)), "; ".join(used), "; ".join(others))
+                name = ""
+    return table
+
+
+def _method_text(channel: str, method: str) -> str:
+    """The quantity, which tells a counter from a power; whether it is padded it does not tell."""
+    quantity = channel.rpartition("/")[2]
+    return escape(f"{quantity}, padded" if method == "padded" else quantity)
 
 
 def _print_sampling(console: Console, summary: Summary) -> None:
