@@ -170,7 +170,11 @@ def test_ctrl_c_at_the_terminal_reaches_the_job_once(terminal: Callable[[list[st
 
 
 def test_a_stop_sent_to_us_stops_the_job_too() -> None:
-    process = subprocess.Popen(harness(sys.executable, "-c", COUNTER), stdout=subprocess.PIPE, text=True)
+    # In a process group of its own: the kernel lets no SIGTSTP stop a group whose parents have left the session, as
+    # ours may have where no shell watches over the tests.
+    process = subprocess.Popen(
+        harness(sys.executable, "-c", COUNTER), stdout=subprocess.PIPE, text=True, preexec_fn=os.setpgrp
+    )
     assert process.stdout is not None
     process.stdout.readline()
     job = only_child(process.pid)
