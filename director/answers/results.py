@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 
 from director.answers.metrics import session_metrics
-from director.answers.summary import PhaseGroup, Sampling, Summary
-from director.answers.summary_warnings import session_warnings
+from director.answers.summary import EnergyFigure, PhaseGroup, Sampling, Summary
+from director.answers.summary_warnings import energy_warnings, session_warnings
 from director.energy.cells import Ints
-from director.energy.component_energy import ComponentEnergy, Intervals, Source, component_energy
+from director.energy.component_energy import Intervals, Source, component_energy
 from director.energy.components import Component, build_tree, children, roots
 from director.energy.energy_table import EnergyTableWriter
 from director.energy.group_energy import component_figure, idle_watts, not_explained, total_figure, union
@@ -37,6 +37,7 @@ class _Group:
     name: str
     phases: Ints  # rows of the phase table
     intervals: Ints  # rows of the intervals: disjoint, of the same time
+    duration_ns: int  # of the union
 
 
 def write_results(session: Path, progress: Callable[[str], None] = lambda _: None) -> Summary:
@@ -55,15 +56,25 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
     tree = build_tree(
         [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
     )
-    energies: list[ComponentEnergy] = []
+    listed = groups[:MOST_GROUPS]
+    figures: list[dict[str, EnergyFigure]] = [{} for _ in listed]  # per group, by component
+    idle: dict[str, float] = {}
+    doubts: list[str] = []
     with EnergyTableWriter(session / "energies.parquet", len(table)) as writer:
-        for component in tree:
+        for component in tree:  # one at a time: with many phases each takes much memory
             progress(component.name)
-            found = component_energy(component, _sources(session, manifest, component), intervals, begin_ns)
-            writer.write(found)
-            energies.append(found)
-    cut = {id(c) for c in roots(tree)}
-    phases = [_phase_group(group, table, energies, tree, cut, begin_ns) for group in groups[:MOST_GROUPS]]
+            energy = component_energy(component, _sources(session, manifest, component), intervals, begin_ns)
+            writer.write(energy)
+            doubts += energy_warnings(energy)
+            watts = idle_watts(energy)
+            if watts is not None:
+                idle[component.name] = watts
+            for group, found in zip(listed, figures, strict=True):
+                found[component.name] = component_figure(energy, group.intervals)
+    cut = roots(tree)
+    phases = [
+        _phase_group(group, table, found, tree, cut, begin_ns) for group, found in zip(listed, figures, strict=True)
+    ]
     run = next((p for p in phases if p.name == "run"), phases[0])
     workload = manifest.workload
     summary = Summary(
@@ -74,14 +85,14 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
         exit_code=workload.exit_code if workload is not None else None,
         signal=workload.signal if workload is not None else None,
         estimate_only=bool(tree) and all(c.estimate for c in tree),
-        scope_of_total=_scope_of_total([c for c in tree if id(c) in cut]),
+        scope_of_total=_scope_of_total(cut),
         metrics=session_metrics(phases, manifest.factors),
         phases=phases,
         phases_left_out=max(0, len(groups) - MOST_GROUPS),
-        idle_watts={e.component.name: w for e in energies if (w := idle_watts(e)) is not None},
+        idle_watts=idle,
         sampling=_sampling(manifest),
         points=[f"{(p.t_ns - begin_ns) * 1e-9:.3f} s {p.name}" for p in points[:MOST_POINTS]],
-        warnings=session_warnings(manifest, tree, energies, run, problems),
+        warnings=session_warnings(manifest, tree, phases, run, [*doubts, *problems]),
     )
     write_durably(session / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n")
     return summary
@@ -98,8 +109,9 @@ def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
             for file in host.streams:
                 for piece in iter_pieces(session / file.file, []):
                     if len(piece.t_ns):
-                        first = int(piece.t_ns[0]) if first is None else min(first, int(piece.t_ns[0]))
-                        last = int(piece.t_ns[-1]) if last is None else max(last, int(piece.t_ns[-1]))
+                        low, high = int(piece.t_ns.min()), int(piece.t_ns.max())
+                        first = low if first is None else min(first, low)
+                        last = high if last is None else max(last, high)
         if begin is None:
             begin = first if first is not None else (end if end is not None else 0)
         if end is None:
@@ -108,13 +120,13 @@ def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
 
 
 def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], Intervals]:
-    """Phases by name, longest names in total first after the command, and the intervals to give energies for.
+    """Phases by name, the command and the run first, then the longest, and the intervals to give energies for.
 
     The first intervals are the phases themselves. A name whose phases overlap gets the union of its time besides.
     """
     begins, ends, bounds = [table.begin_ns], [table.end_ns], [table.time_bound_ns.astype(np.float64)]
     count = len(table)
-    groups: list[tuple[int, _Group]] = []
+    groups: list[_Group] = []
     order = np.argsort(table.name_code, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(table.name_code[order])) + 1):
         begin, end = union(table.begin_ns[rows], table.end_ns[rows])
@@ -126,10 +138,10 @@ def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], Interv
             ends.append(end)
             bounds.append(np.full(len(begin), float(table.time_bound_ns[rows].max())))
         name = table.names[int(table.name_code[rows[0]])]
-        groups.append((int((end - begin).sum()), _Group(name, rows, intervals)))
-    groups.sort(key=lambda g: (0 not in g[1].phases, -g[0], g[1].name))
+        groups.append(_Group(name, rows, intervals, int((end - begin).sum())))
+    groups.sort(key=lambda g: (0 not in g.phases, g.name != "run", -g.duration_ns, g.name))
     idle = [(int(a), int(b)) for a, b in manifest.idle_ns]
-    return [g for _, g in groups], Intervals(np.concatenate(begins), np.concatenate(ends), np.concatenate(bounds), idle)
+    return groups, Intervals(np.concatenate(begins), np.concatenate(ends), np.concatenate(bounds), idle)
 
 
 def _sources(session: Path, manifest: Manifest, component: Component) -> list[Source]:
@@ -151,17 +163,14 @@ def _sources(session: Path, manifest: Manifest, component: Component) -> list[So
 def _phase_group(
     group: _Group,
     table: PhaseTable,
-    energies: Sequence[ComponentEnergy],
+    figures: dict[str, EnergyFigure],
     tree: Sequence[Component],
-    cut: set[int],
+    cut: Sequence[Component],
     origin_ns: int,
 ) -> PhaseGroup:
-    figures = {e.component.name: component_figure(e, group.intervals) for e in energies}
     first = int(group.phases[table.begin_ns[group.phases].argmin()])
-    outer = [c for c in tree if id(c) in cut]
-    parts = [(c, figures[c.name], c.channels[0].model) for c in outer]
-    unexplained = [not_explained(c, figures, tree) for c in outer if children(c, tree)]
-    begin, end = union(table.begin_ns[group.phases], table.end_ns[group.phases])
+    parts = [(c, figures[c.name], c.channels[0].model) for c in cut]
+    unexplained = [not_explained(c, figures, tree) for c in cut if children(c, tree)]
     work = {
         unit: float(np.nansum(amount[group.phases]))
         for unit, amount in table.work.items()
@@ -170,7 +179,7 @@ def _phase_group(
     return PhaseGroup(
         name=group.name,
         count=len(group.phases),
-        duration_s=float((end - begin).sum()) * 1e-9,
+        duration_s=group.duration_ns * 1e-9,
         first_begin_s=float(table.begin_ns[first] - origin_ns) * 1e-9,
         work=work,
         flagged=int(np.count_nonzero(table.flags[group.phases])),

@@ -12,16 +12,20 @@ from director.session.manifest import Manifest
 FULL_COVERAGE = 0.99
 MOST_MISSED = 0.01
 DISAGREEMENT = 0.05
+FEWEST_TO_TELL = 10  # phases; of fewer, one may happen to fall between two readings
 
 
 def session_warnings(
     manifest: Manifest,
     tree: Sequence[Component],
-    energies: Sequence[ComponentEnergy],
+    phases: Sequence[PhaseGroup],
     run: PhaseGroup,
     problems: Sequence[str],
 ) -> list[str]:
-    """Warnings of a session, the gravest first. `run` is the phase that the main figures stand for."""
+    """Warnings of a session, the gravest first. `run` is the phase that the main figures stand for.
+
+    `problems` holds what is known to be wrong with energies and phases.
+    """
     warnings: list[str] = [*manifest.missing]
     if not tree:
         warnings.append("no power or energy was measured: `power-agent devices` says what each driver needs")
@@ -33,17 +37,37 @@ def session_warnings(
             )
     for figure in run.components:
         warnings += _figure_warnings(figure, run)
-    warnings += [text for energy in energies for text in energy.warnings]
-    for energy in energies:
-        for channel in dict.fromkeys(m.channel.name for m in energy.methods if m.channel.accuracy is None):
-            warnings.append(f"{channel}: nobody states its accuracy, so its U leaves the device's own error out")
     warnings += problems
+    warnings += [text for phase in phases for text in _resolution_warnings(phase)]
     warnings += _sampling_warnings(manifest)
     for host in manifest.hosts:
         warnings += [
             f"{host.name}/{event.source}: {event.text}" for event in host.events if event.level in ("warning", "error")
         ]
     return list(dict.fromkeys(warnings))
+
+
+def energy_warnings(energy: ComponentEnergy) -> list[str]:
+    """What is doubtful about all energies of a component."""
+    unstated = dict.fromkeys(m.channel.name for m in energy.methods if m.channel.accuracy is None)
+    return [
+        *energy.warnings,
+        *(f"{channel}: nobody states its accuracy, so its U leaves the device's own error out" for channel in unstated),
+    ]
+
+
+def _resolution_warnings(phase: PhaseGroup) -> list[str]:
+    """Where phases are shorter than readings are apart, those that take turns cannot be told from each other."""
+    if phase.count < FEWEST_TO_TELL:
+        return []
+    coarse = [figure for figure in phase.components if figure.joules is not None and figure.readings < phase.count]
+    if not coarse:
+        return []
+    names = ", ".join(f.name for f in coarse[:3]) + (f" and {len(coarse) - 3} more" if len(coarse) > 3 else "")
+    return [
+        f"phase {phase.name}: {phase.count} phases, but only {coarse[0].readings} readings of {names}: each is given "
+        "the mean power around it, and what differs within a reading is not seen; a faster --rate may tell more"
+    ]
 
 
 def _figure_warnings(figure: EnergyFigure, run: PhaseGroup) -> list[str]:

@@ -240,7 +240,13 @@ def _roughness(cells: Cells, first: int, last: int, step: int) -> Floats:
 
 
 def _look_around(cut: _Cut, cells: Cells, index: Ints, lo: int, timing: Timing, neighbours: int, step: int) -> None:
-    """Note for each edge how much the power changes within the device's resolution around it."""
+    """Note for each edge how much the power changes within the device's resolution around it.
+
+    Edges in one cell, as those of short phases, are looked at once.
+    """
+    fresh = np.concatenate(([True], index[1:] != index[:-1]))
+    same_as, index = np.cumsum(fresh) - 1, index[fresh]
+    spread, hidden = np.empty(len(index)), np.zeros(len(index))
     watts = cells.watts
     last = len(watts) - 1
     offsets = np.arange(-neighbours, neighbours + 1)
@@ -248,14 +254,14 @@ def _look_around(cut: _Cut, cells: Cells, index: Ints, lo: int, timing: Timing, 
     at_once = max(1, (1 << 20) // len(offsets))
     for begin in range(0, len(index), at_once):
         part = index[begin : begin + at_once, None]
-        where = slice(lo + begin, lo + begin + len(part))
+        where = slice(begin, begin + len(part))
         near = watts[np.clip(part + offsets, 0, last)]
-        cut.spread[where] = near.max(axis=1) - near.min(axis=1)
+        spread[where] = near.max(axis=1) - near.min(axis=1)
         if timing.window_ns > 1.5 * timing.spacing_ns:
             # v(t) − v(t−h) = h/W · (P around t − P around t−W): small ripples of a long average betray large swings
             change = watts[np.clip(part + offsets + step, 0, last)] - near
             gain = timing.window_ns / timing.spacing_ns
-            cut.hidden[where] = np.sqrt((change**2).mean(axis=1) / 2.0) * gain
+            hidden[where] = np.sqrt((change**2).mean(axis=1) / 2.0) * gain
         elif timing.duty == 1.0:
             around = part + wide
             second = (
@@ -263,7 +269,9 @@ def _look_around(cut: _Cut, cells: Cells, index: Ints, lo: int, timing: Timing, 
                 - 2.0 * watts[np.clip(around, 0, last)]
                 + watts[np.clip(around + step, 0, last)]
             )
-            cut.hidden[where] = np.sqrt((second**2).mean(axis=1) / 6.0)
+            hidden[where] = np.sqrt((second**2).mean(axis=1) / 6.0)
+    cut.spread[lo : lo + len(same_as)] = spread[same_as]
+    cut.hidden[lo : lo + len(same_as)] = hidden[same_as]
 
 
 def _extremes(cut: _Cut, watts: Floats, index: Ints, lo: int, hi: int) -> None:

@@ -10,7 +10,7 @@ from director.answers.summary import Alternative, EnergyFigure
 from director.energy.cells import Floats, Ints
 from director.energy.component_energy import ComponentEnergy
 from director.energy.components import Component, children
-from director.energy.interval_energy import COVERAGE_K, TERMS
+from director.energy.interval_energy import COVERAGE_K, LEAST_COVERAGE, TERMS, Energies
 
 
 def union(begin_ns: Ints, end_ns: Ints) -> tuple[Ints, Ints]:
@@ -25,16 +25,13 @@ def union(begin_ns: Ints, end_ns: Ints) -> tuple[Ints, Ints]:
 def component_figure(energy: ComponentEnergy, rows: Ints) -> EnergyFigure:
     """Sum of one component over disjoint intervals.
 
-    The device's own error is the same for all of them and adds linearly; the rest is independent (GUM 5.1, 5.2).
+    The device's own error is the same for all of them and adds linearly, and so does that of gaps, one of which may
+    swallow many intervals; the rest is independent (GUM 5.1, 5.2).
     """
     e = energy.energies
     component = energy.component
-    joules = float(e.joules[rows].sum())
     seconds = float(e.duration_ns[rows].sum()) * 1e-9
-    terms = {
-        term: float(u[rows].sum()) if term == "meter" else float(np.sqrt((u[rows] ** 2).sum()))
-        for term, u in e.terms.items()
-    }
+    joules, terms = _sum(e, rows)
     used = sorted({int(m) for m in energy.chosen[rows]})
     idle = idle_watts(energy)
     known = bool(np.isfinite(joules))
@@ -134,6 +131,28 @@ def idle_watts(energy: ComponentEnergy) -> float | None:
     return next((m.idle_watts for m in energy.methods if m.idle_watts is not None and not m.demoted), None)
 
 
+def _sum(energies: Energies, rows: Ints) -> tuple[float, dict[str, float]]:
+    """Joules of disjoint intervals together, NaN where too little of them was measured, and their uncertainties.
+
+    Intervals that are not known, such as steps within a gap, are given the mean power of the others, as time that was
+    not measured is within an interval; their gap term says how wrong that may be.
+    """
+    finite = np.isfinite(energies.joules[rows])
+    known, unknown = rows[finite], rows[~finite]
+    share = 1.0
+    if len(unknown):
+        measured = _coverage(energies.coverage[rows], energies.duration_ns[rows])
+        not_for_gaps = energies.coverage[unknown] >= LEAST_COVERAGE  # a method that does not apply to them
+        if measured < LEAST_COVERAGE or not_for_gaps.any():
+            return float("nan"), {}
+        share = float(energies.duration_ns[known].sum() / energies.duration_ns[rows].sum())
+    joules = float(energies.joules[known].sum())
+    terms = {term: float(np.sqrt((u[known] ** 2).sum())) for term, u in energies.terms.items()}
+    terms["meter"] = float(energies.terms["meter"][known].sum()) / share
+    terms["gap"] = float(energies.terms["gap"][rows].sum())
+    return joules / share, terms
+
+
 def _expanded(terms: dict[str, float]) -> float:
     return COVERAGE_K * float(np.sqrt(sum(u * u for u in terms.values())))
 
@@ -148,12 +167,8 @@ def _alternatives(energy: ComponentEnergy, rows: Ints, joules: float, used: Sequ
     for i, method in enumerate(energy.methods):
         if used == [i]:
             continue
-        value = float(method.energies.joules[rows].sum())
+        value, terms = _sum(method.energies, rows)
         known = bool(np.isfinite(value))
-        terms = {
-            t: float(u[rows].sum()) if t == "meter" else float(np.sqrt((u[rows] ** 2).sum()))
-            for t, u in method.energies.terms.items()
-        }
         others.append(
             Alternative(
                 channel=method.channel.name,

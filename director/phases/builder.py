@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from director.phases.nesting import nest
 from director.phases.table import CLAMPED, CROSSES, NEVER_CLOSED, NEVER_OPENED, WORK_UNITS, PhaseTable
+from director.session.clock_pairs import Instants
 from power_agent.messages import MarkEvent
 
 COMMAND = "command"
+Place = Callable[[Instants], tuple[Instants, Instants]]
 _OPEN = -(1 << 63)  # stands for an end that did not come
 _LATEST = 1 << 62  # ns; 146 years: an instant beyond is nonsense
 _LOG_RESOLUTION_NS = 1_000_000  # logs with wall time stamp in milliseconds, cut off and not rounded
 _HIGHEST_RANK = np.iinfo(np.int32).max
 _MOST_WARNINGS = 20
+_AT_ONCE = 1 << 14  # marks whose wall time is placed together
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,39 @@ class Point:
 
 
 def build(
-    events: Iterable[MarkEvent], *, begin_ns: int, end_ns: int, wall_to_session: Callable[[int], tuple[int, int]]
+    events: Iterable[MarkEvent], *, begin_ns: int, end_ns: int, wall_to_session: Place | None
 ) -> tuple[PhaseTable, list[str], list[Point]]:
     """Build the table of phases.
 
     Args:
         events: marks in any order; those of equal time in one lane in the order they were made.
         begin_ns, end_ns: the measured command, monotonic.
-        wall_to_session: monotonic instant of a wall time (both in ns), and how wrong it may be.
+        wall_to_session: monotonic instants of wall times (both in ns), and how wrong each may be. None: marks in wall
+            time are left out.
 
     Returns:
         The table, whose row 0 is the command; warnings in plain words; and the points in order of time.
     """
-    builder = _Builder(begin_ns, end_ns, wall_to_session)
-    for event in events:
-        builder.add(event)
+    builder = _Builder(begin_ns, end_ns)
+    for event, t_ns, bound_ns in _placed(events, wall_to_session):
+        builder.add(event, t_ns, bound_ns)
     return builder.finish()
+
+
+def _placed(events: Iterable[MarkEvent], wall_to_session: Place | None) -> Iterator[tuple[MarkEvent, int, int]]:
+    """Every mark with its instant on the session's clock and how wrong that may be."""
+    coming = iter(events)
+    while batch := list(islice(coming, _AT_ONCE)):
+        wall = [event.t_ns for event in batch if event.clock == "wall" and abs(event.t_ns) < _LATEST]
+        placed: Iterator[tuple[int, int]] = iter(())
+        if wall and wall_to_session is not None:
+            at, bounds = wall_to_session(np.array(wall, dtype=np.int64))
+            placed = zip(at.tolist(), (bounds + _LOG_RESOLUTION_NS).tolist(), strict=True)
+        for event in batch:
+            if event.clock == "monotonic" or abs(event.t_ns) >= _LATEST:
+                yield event, event.t_ns, 0
+            elif wall_to_session is not None:
+                yield event, *next(placed)
 
 
 class _Warnings:
@@ -88,9 +109,8 @@ class _Codes:
 class _Builder:
     """Columns grow as marks come in, one row per begin; what needs all marks to be known waits for `finish`."""
 
-    def __init__(self, begin_ns: int, end_ns: int, wall_to_session: Callable[[int], tuple[int, int]]) -> None:
+    def __init__(self, begin_ns: int, end_ns: int) -> None:
         self._span = (begin_ns, max(begin_ns, end_ns))
-        self._wall_to_session = wall_to_session
         self._warnings = _Warnings()
         self._points: list[Point] = []
         self._names, self._lanes = _Codes(COMMAND), _Codes("")
@@ -107,12 +127,8 @@ class _Builder:
         self._order = 0
         self._new_row(self._span[0], self._span[1], 0, COMMAND, "")
 
-    def add(self, event: MarkEvent) -> None:
+    def add(self, event: MarkEvent, t_ns: int, bound_ns: int) -> None:
         self._order += 1
-        t_ns, bound_ns = event.t_ns, 0
-        if abs(t_ns) < _LATEST and event.clock == "wall":
-            t_ns, bound_ns = self._wall_to_session(t_ns)
-            bound_ns += _LOG_RESOLUTION_NS
         if abs(t_ns) >= _LATEST:
             self._warnings.add("has an impossible time and was left out", event.name, event.source)
         elif event.op == "begin":

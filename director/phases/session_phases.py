@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from director.phases import builder as phase_builder
 from director.phases.builder import Point
@@ -35,20 +34,12 @@ def read_phases(
             warnings.append(f"phases stamped in wall time are left out: {error}")
     problems = Problems()
 
-    def place(wall_ns: int) -> tuple[int, int]:
-        assert clock is not None  # without it no event in wall time gets here
-        at, bound = clock.to_monotonic(np.array([wall_ns], dtype=np.int64))
-        return int(at[0]), int(bound[0])
-
     def events() -> Iterator[MarkEvent]:
         for source in manifest.phase_sources:
             for event in _events(session, source, host.boot_id, problems):
-                if event.clock == "wall":
-                    if clock is not None:
-                        yield event
-                else:
-                    yield _on_session_clock(event, manifest.replay_clock)
+                yield _on_session_clock(event, manifest.replay_clock)
 
+    place = clock.to_monotonic if clock is not None else None
     table, found, points = phase_builder.build(events(), begin_ns=begin_ns, end_ns=end_ns, wall_to_session=place)
     return table, points, [*warnings, *problems, *found]
 
@@ -75,7 +66,7 @@ def _events(session: Path, source: PhaseSource, boot_id: str, problems: Problems
 
 def _on_session_clock(event: MarkEvent, replay: ReplayClockSpec | None) -> MarkEvent:
     """A replayed session runs on the trace's clock; marks carry the real one."""
-    if replay is None:
+    if replay is None or event.clock == "wall":
         return event
     since_ns = event.t_ns - replay.monotonic_origin_ns
     return msgspec.structs.replace(event, t_ns=replay.monotonic_origin_ns + round(since_ns * replay.speed))

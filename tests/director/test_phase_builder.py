@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from director.phases.builder import Point, build
 from director.phases.table import CLAMPED, CROSSES, NEVER_CLOSED, NEVER_OPENED, PhaseTable, write_phases
+from director.session.clock_pairs import Instants
 from power_agent.messages import MarkEvent
 
 BEGIN, END = 1000, 2000
@@ -27,8 +27,8 @@ def end(t: int, name: str, **more: Any) -> MarkEvent:
     return MarkEvent(t_ns=t, clock=more.pop("clock", "monotonic"), op="end", name=name, **more)
 
 
-def place(wall_ns: int) -> tuple[int, int]:
-    return wall_ns - 1_000_000, 7
+def place(wall_ns: Instants) -> tuple[Instants, Instants]:
+    return wall_ns - 1_000_000, np.full_like(wall_ns, 7)
 
 
 def table_of(*events: MarkEvent) -> tuple[PhaseTable, list[str], list[Point]]:
@@ -202,7 +202,9 @@ EVENTS = st.builds(
 
 @given(st.lists(EVENTS, max_size=40), st.integers(1000, 1030))
 def test_any_marks_make_a_sound_table(events: list[MarkEvent], end_ns: int) -> None:
-    table, _, points = build(events, begin_ns=1000, end_ns=end_ns, wall_to_session=lambda t: (t // 2, 5))
+    table, _, points = build(
+        events, begin_ns=1000, end_ns=end_ns, wall_to_session=lambda t: (t // 2, np.full_like(t, 5))
+    )
     begins, ends, lanes = table.begin_ns.tolist(), table.end_ns.tolist(), table.lane_code.tolist()
     count = len(table)
     assert (begins[0], ends[0], table.names[table.name_code[0]]) == (1000, end_ns, "command")
@@ -230,5 +232,5 @@ def test_any_marks_make_a_sound_table(events: list[MarkEvent], end_ns: int) -> N
 
 
 def test_a_command_that_was_never_measured_is_a_table_of_one_row() -> None:
-    table, warnings, points = build([], begin_ns=5, end_ns=5, wall_to_session=pytest.fail)
+    table, warnings, points = build([], begin_ns=5, end_ns=5, wall_to_session=None)
     assert len(table) == 1 and warnings == [] and points == []
