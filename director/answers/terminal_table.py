@@ -31,7 +31,7 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
         console.print("[bold yellow]ESTIMATE[/bold yellow]: nothing here was measured; see the warnings")
     main = [m for m in summary.metrics if m.phase in ("run", "command") or m.name == "energy per epoch"]
     for metric in summary.metrics if explain else main:
-        console.print(Padding(_metric_line(metric, _estimate_label(summary)), (0, 0, 0, 2)))
+        console.print(Padding(_metric_line(metric, _estimate_label(summary)), (0, 0, 0, 2), expand=False))
     console.print(_energy_table(summary.phases, _estimate_label(summary)))
     console.print(f"[dim]total = {escape(summary.scope_of_total)}[/dim]")
     console.print("[dim]± is the expanded uncertainty U, k = 2[/dim]")
