@@ -31,7 +31,8 @@ class EnergyTableWriter:
         self._schema = pa.schema(fields)
         self._path = path
         self._part = path.with_name(path.name + ".part")
-        self._file = pq.ParquetWriter(self._part, self._schema, compression="zstd")
+        texts = ["component", "scope", "method", "channel"]  # numbers hardly repeat, and take long to look up
+        self._file = pq.ParquetWriter(self._part, self._schema, compression="zstd", use_dictionary=texts)
         self._phases = phases
 
     def write(self, energy: ComponentEnergy) -> None:

@@ -32,7 +32,7 @@ def component_figure(energy: ComponentEnergy, rows: Ints) -> EnergyFigure:
     component = energy.component
     seconds = float(e.duration_ns[rows].sum()) * 1e-9
     joules, terms = _sum(e, rows)
-    used = sorted({int(m) for m in energy.chosen[rows]})
+    used = np.flatnonzero(np.bincount(energy.chosen[rows])).tolist()
     idle = idle_watts(energy)
     known = bool(np.isfinite(joules))
     peak = e.peak_watts[rows]

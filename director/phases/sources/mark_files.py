@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,9 +74,8 @@ def read(directory: Path, problems: Problems, boot_id: str | None = None) -> Ite
     for path in sorted(directory.glob("*.marks")):
         try:
             with path.open("rb") as file:
-                yield from _File(path, problems, boot_id, seen_pids).read(
-                    iter(lambda: file.readline(_LONGEST_LINE), b"")
-                )
+                lines = iter(partial(file.readline, _LONGEST_LINE), b"")
+                yield from _File(path, problems, boot_id, seen_pids).read(lines)
         except OSError as error:
             problems.add(str(path), f"cannot be read: {error.strerror}")
 
@@ -83,6 +83,7 @@ def read(directory: Path, problems: Problems, boot_id: str | None = None) -> Ite
 class _File:
     def __init__(self, path: Path, problems: Problems, boot_id: str | None, seen_pids: dict[int, int]) -> None:
         self._path = path
+        self._name = path.name
         self._problems = problems
         self._boot_id = boot_id
         self._seen_pids = seen_pids
@@ -110,13 +111,13 @@ class _File:
             if number == 1:
                 if not self._accept_header(mark):
                     return
-            elif isinstance(mark, _Lost):
-                lost = max(lost, mark.count)
-            elif not isinstance(mark, _Header):
-                source = f"{self._path.name}:{number}"
+            elif isinstance(mark, (_Begin, _End, _Point)):
+                source = f"{self._name}:{number}"
                 if isinstance(mark, _End) and mark.begin_ns is not None and mark.begin_ns not in self._open:
                     yield self._lost_begin(mark, mark.begin_ns, source)
                 yield self._event(mark, source)
+            elif isinstance(mark, _Lost):
+                lost = max(lost, mark.count)
         if lost:
             self._problems.add(str(self._path), f"{lost} marks could not be written; was the disk full?")
 
@@ -150,7 +151,7 @@ class _File:
 
     def _lost_begin(self, end: _End, begin_ns: int, source: str) -> MarkEvent:
         """A begin that could not be written: its end says when it was."""
-        lane, key = self._open[begin_ns] = self._lane(None), f"{self._path.name}:{begin_ns}"
+        lane, key = self._open[begin_ns] = self._lane(None), f"{self._name}:{begin_ns}"
         return MarkEvent(
             t_ns=begin_ns,
             clock="monotonic",
@@ -169,7 +170,7 @@ class _File:
         op: Literal["begin", "end", "point"]
         if isinstance(mark, _Begin):
             op, work = "begin", mark.work
-            lane, key = self._open[mark.t_ns] = self._lane(mark.thread), f"{self._path.name}:{mark.t_ns}"
+            lane, key = self._open[mark.t_ns] = self._lane(mark.thread), f"{self._name}:{mark.t_ns}"
         elif isinstance(mark, _End):
             op, work = "end", mark.work
             if mark.begin_ns is None:
