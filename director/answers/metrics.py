@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from director.answers.summary import EnergyFigure, Metric, PhaseGroup
@@ -9,6 +10,18 @@ from director.session.manifest import Factors
 
 JOULES_PER_KWH = 3.6e6
 _UNIT_OF_WORK = {"samples": "sample", "tokens": "token", "queries": "query", "streams": "stream"}
+
+_STREAM_SCENARIOS = {"SingleStream": "stream", "MultiStream": "query"}
+_OF_COMPLETED = (
+    "result_completed_tokens_per_second",
+    "result_inferred_completed_tokens_per_second",
+    "result_completed_samples_per_sec",
+)
+_RESULT_KEYS = {  # LoadGen's names of the performance result, the one that counts first
+    "Offline": ("result_tokens_per_second", "result_inferred_tokens_per_second", "result_samples_per_second"),
+    "Server": _OF_COMPLETED,
+    "Interactive": _OF_COMPLETED,
+}
 
 
 def session_metrics(phases: Sequence[PhaseGroup], factors: Factors) -> list[Metric]:
@@ -28,7 +41,7 @@ def session_metrics(phases: Sequence[PhaseGroup], factors: Factors) -> list[Metr
         if phase.total is not None and phase.total.joules is not None and phase.total.joules > 0:
             metrics += _work_metrics(phase, phase.total)
             if phase.name == "epoch":
-                metrics.append(_metric("energy per epoch", phase.total, 1.0 / phase.count, "J", phase.name))
+                metrics.append(_metric("energy per epoch", phase.total, 1.0 / phase.lane_count, "J", phase.name))
     return metrics
 
 
@@ -47,8 +60,8 @@ def _metric(name: str, figure: EnergyFigure, factor: float, unit: str, phase: st
     )
 
 
-def _per_joule(name: str, figure: EnergyFigure, amount: float, unit: str, phase: str) -> Metric:
-    """A figure inversely proportional to an energy; U to first order."""
+def _per_joule(name: str, figure: EnergyFigure, amount: float, unit: str, phase: str, note: str = "") -> Metric:
+    """A figure inversely proportional to an energy above zero; U to first order."""
     assert figure.joules is not None
     value = amount / figure.joules
     expanded = figure.expanded_joules
@@ -59,6 +72,7 @@ def _per_joule(name: str, figure: EnergyFigure, amount: float, unit: str, phase:
         unit=unit,
         phase=phase,
         estimate=figure.estimate,
+        note=note,
     )
 
 
@@ -71,6 +85,7 @@ def _run_metrics(run: PhaseGroup, whole: bool) -> list[Metric]:
         metrics.append(_metric("energy", run.total, 1.0, "J", run.name, note))
     elif "scenario" in run.attributes:
         metrics.append(_metric("energy of the run", run.total, 1.0, "J", run.name))
+        metrics += _official(run, run.total)
     else:
         note = "" if status in ("", "success") else f"the run ended with status {status}: the target was not reached"
         metrics.append(_metric("joules-to-train", run.total, 1.0, "J", run.name, note))
@@ -99,10 +114,51 @@ def _work_metrics(phase: PhaseGroup, figure: EnergyFigure) -> list[Metric]:
         unit = _UNIT_OF_WORK[work]
         if amount <= 0 or (work == "queries" and phase.attributes.get("scenario") == "Offline"):
             continue  # offline, LoadGen hands over all samples as one query
-        metrics.append(_per_joule(f"{work} per joule", figure, amount, f"{unit}/J (= {unit}/s/W)", phase.name))
+        note = _counted_from(phase, work)
+        metrics.append(_per_joule(f"{work} per joule", figure, amount, f"{unit}/J (= {unit}/s/W)", phase.name, note))
         if work in ("queries", "streams"):
-            metrics.append(_metric(f"energy per {unit}", figure, 1.0 / amount, f"J/{unit}", phase.name))
+            metrics.append(_metric(f"energy per {unit}", figure, 1.0 / amount, f"J/{unit}", phase.name, note))
     return metrics
+
+
+def _counted_from(phase: PhaseGroup, work: str) -> str:
+    """Where a count comes from that nobody counted, but that was worked out from a rate."""
+    source = phase.attributes.get(f"{work}_from") or (phase.attributes.get("queries_from") if work != "tokens" else "")
+    return f"counted by {source}" if source else ""
+
+
+def _official(run: PhaseGroup, figure: EnergyFigure) -> list[Metric]:
+    """What MLPerf Inference reports of a run with power, by its scenario (inference_policies, v4.1 of the checker).
+
+    Server, Offline and Interactive: average power, and the performance result by it. SingleStream and MultiStream:
+    energy per stream or query, in mJ. The power here is energy by duration; the checker takes the plain mean of the
+    meter's samples inside the run.
+    """
+    scenario = run.attributes["scenario"]
+    queries = run.work.get("queries", 0.0)
+    if scenario in _STREAM_SCENARIOS and queries > 0:
+        unit = _STREAM_SCENARIOS[scenario]
+        note = _counted_from(run, "queries")
+        return [_metric(f"MLPerf energy per {unit}", figure, 1e3 / queries, f"mJ/{unit}", run.name, note)]
+    if scenario not in _RESULT_KEYS or run.duration_s <= 0:
+        return []
+    metrics = [_metric("MLPerf average power", figure, 1.0 / run.duration_s, "W", run.name)]
+    results = ((key, _number(run.attributes.get(key))) for key in _RESULT_KEYS[scenario])
+    key, rate = next((found for found in results if found[1] is not None), ("", None))
+    if rate is not None and figure.joules:
+        unit = "tokens/s/W" if "tokens" in key else "samples/s/W"
+        note = f"{key} / average power"
+        metrics.append(_per_joule("MLPerf efficiency", figure, rate * run.duration_s, unit, run.name, note))
+    return metrics
+
+
+def _number(text: str | None) -> float | None:
+    """A log's number as written by another program; None for anything else."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _factors(run: PhaseGroup, figure: EnergyFigure, factors: Factors) -> list[Metric]:

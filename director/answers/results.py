@@ -179,6 +179,7 @@ def _phase_group(
     return PhaseGroup(
         name=group.name,
         count=len(group.phases),
+        lane_count=int(np.bincount(table.lane_code[group.phases]).max()),
         duration_s=group.duration_ns * 1e-9,
         first_begin_s=float(table.begin_ns[first] - origin_ns) * 1e-9,
         work=work,

@@ -48,6 +48,7 @@ class PhaseGroup(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     count: int
+    lane_count: int  # in the lane that has most of them: ranks mark the same epochs, each in a lane of its own
     duration_s: float  # of the union of the phases
     first_begin_s: float  # from the command's begin
     work: dict[str, float]  # samples, tokens, queries, streams: summed over the phases that say so

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from director.answers.metrics import olympic, session_metrics
 from director.answers.number_text import duration_text, figure_text
-from director.answers.summary import EnergyFigure, PhaseGroup
+from director.answers.summary import EnergyFigure, Metric, PhaseGroup
 from director.session.manifest import Factors
 
 
@@ -29,6 +34,7 @@ def group(name: str, total: EnergyFigure, seconds: float = 10.0, count: int = 1,
     return PhaseGroup(
         name=name,
         count=count,
+        lane_count=count,
         duration_s=seconds,
         first_begin_s=0.0,
         work=work,
@@ -105,3 +111,74 @@ def test_figures_show_no_more_digits_than_they_have() -> None:
     assert figure_text(1.0, 900.0, "J") == "1 ± 900 J"
     assert duration_text(0.05) == "50 ms"
     assert duration_text(3720) == "1 h 02 min"
+
+
+def inference(scenario: str, total: EnergyFigure, seconds: float, work: dict[str, float], **logged: str) -> PhaseGroup:
+    run = group("run", total, seconds, **work)
+    return msgspec.structs.replace(run, attributes={"scenario": scenario, **logged})
+
+
+def run_metrics(run: PhaseGroup) -> dict[str, Metric]:
+    return {m.name: m for m in session_metrics([group("command", figure(9e9)), run], Factors())}
+
+
+def test_offline_has_the_official_power_and_efficiency_beside_the_physical_one() -> None:
+    # 600 s at 200 W; 1000 samples/s by LoadGen, which leaves out the time in which nothing was in flight
+    work = {"queries": 1.0, "samples": 594_000.0}
+    found = run_metrics(
+        inference("Offline", figure(120_000.0, 1200.0), 600.0, work, result_samples_per_second="1000.0")
+    )
+    assert found["MLPerf average power"].value == pytest.approx(200.0)
+    assert found["MLPerf average power"].expanded == pytest.approx(2.0)
+    efficiency = found["MLPerf efficiency"]
+    assert (efficiency.value, efficiency.unit) == (pytest.approx(5.0), "samples/s/W")
+    assert efficiency.expanded == pytest.approx(0.05)  # the relative U of the energy
+    assert found["samples per joule"].value == pytest.approx(4.95)
+    assert "queries per joule" not in found, "offline, all samples are one query"
+
+
+def test_tokens_come_before_samples_where_loadgen_gives_both() -> None:
+    logged = {"result_completed_samples_per_sec": "3", "result_completed_tokens_per_second": "900"}
+    found = run_metrics(inference("Server", figure(300.0), 10.0, {"queries": 30.0}, **logged))
+    assert (found["MLPerf efficiency"].value, found["MLPerf efficiency"].unit) == (pytest.approx(30.0), "tokens/s/W")
+
+
+def test_streams_are_told_in_millijoules() -> None:
+    single = run_metrics(inference("SingleStream", figure(50.0, 1.0), 10.0, {"queries": 200.0, "samples": 200.0}))
+    metric = single["MLPerf energy per stream"]
+    assert (metric.value, metric.expanded, metric.unit) == (pytest.approx(250.0), pytest.approx(5.0), "mJ/stream")
+    multi = run_metrics(inference("MultiStream", figure(50.0), 10.0, {"queries": 200.0, "samples": 1600.0}))
+    assert multi["MLPerf energy per query"].value == pytest.approx(250.0)
+    assert multi["samples per joule"].value == pytest.approx(32.0)
+    assert "MLPerf efficiency" not in single and "MLPerf average power" not in multi
+
+
+def test_a_count_that_was_worked_out_says_so() -> None:
+    run = inference("SingleStream", figure(50.0), 10.0, {"queries": 200.0}, queries_from="rate × duration")
+    found = run_metrics(run)
+    assert all("rate × duration" in found[name].note for name in ("queries per joule", "MLPerf energy per stream"))
+
+
+@given(
+    scenario=st.sampled_from(["Offline", "Server", "Interactive", "SingleStream", "MultiStream", "", "None", "Other"]),
+    joules=st.none() | st.just(0.0) | st.floats(1e-9, 1e12),
+    seconds=st.just(0.0) | st.floats(1e-9, 1e6),
+    amount=st.just(0.0) | st.floats(1e-3, 1e15),
+    result=st.sampled_from(["", "0", "nan", "inf", "-1", "1e999", "12", "many"]),
+    estimate=st.booleans(),
+)
+def test_no_metric_divides_by_nothing(
+    scenario: str, joules: float | None, seconds: float, amount: float, result: str, estimate: bool
+) -> None:
+    total = figure(joules, None if joules is None else joules / 10, estimate=estimate)
+    work = {"queries": amount, "samples": amount, "tokens": amount, "streams": amount}
+    run = inference(scenario, total, seconds, work, result_samples_per_second=result)
+    for metric in session_metrics([group("command", figure(None)), run], Factors(cost_per_kwh=1.0)):
+        assert not math.isnan(metric.value)
+        assert metric.estimate == estimate, "a figure of an estimate is an estimate"
+        assert metric.expanded is None or metric.expanded >= 0
+
+
+def test_ranks_that_mark_the_same_epochs_count_once() -> None:
+    epochs = msgspec.structs.replace(group("epoch", figure(90.0), count=24), lane_count=3)
+    assert values([group("command", figure(100.0)), epochs])["energy per epoch"] == 30.0
