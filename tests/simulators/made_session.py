@@ -39,15 +39,15 @@ def made_stream(
     return StreamFile(stream=stream, file=name, rows=len(t_ns))
 
 
-def made_clock(session: Path, begin_ns: int, end_ns: int) -> str:
-    """Write clock pairs, one a second, of a wall clock that never stepped."""
+def made_clock(session: Path, begin_ns: int, end_ns: int, wall_origin_ns: int = WALL_ORIGIN_NS) -> str:
+    """Write clock pairs, one a second, of a wall clock that never stepped; `wall_origin_ns`: at the instant 0."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     at = np.arange(begin_ns, end_ns + 1_000_000_000, 1_000_000_000)
     name = f"traces/{HOST}/clock.parquet"
     (session / name).parent.mkdir(parents=True, exist_ok=True)
-    columns = {"monotonic_ns": at, "wall_ns": at + WALL_ORIGIN_NS, "bracket_ns": np.full(len(at), 1000)}
+    columns = {"monotonic_ns": at, "wall_ns": at + wall_origin_ns, "bracket_ns": np.full(len(at), 1000)}
     pq.write_table(pa.table(columns), session / name)
     return name
 
@@ -79,7 +79,7 @@ def made_marks(
     import msgspec
 
     folder = session / "marks"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lines: list[tuple[int, int, dict[str, Any]]] = []
     for name, begin, end, *work in phases:
         lines.append((begin, 1, {"op": "begin", "name": name, "thread": 1, "t_ns": begin}))
