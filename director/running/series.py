@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from director.running.workload import check_program
 from director.session.files import SERIES, SessionError, load_manifest, write_durably
 
 if TYPE_CHECKING:
-    from director.answers.summary import Summary
+    from director.answers.summary import Metric, Summary
 
 SERIES_VERSION = 1
 
@@ -63,6 +64,8 @@ class OlympicScore(msgspec.Struct, frozen=True, kw_only=True):
     kept: list[str]  # directories of the runs
     mean_seconds: float
     mean_joules: float
+    expanded_joules: float | None  # U, k = 2, of the mean; null: that of a run is not known
+    estimate: bool
 
 
 class SeriesSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,38 +195,55 @@ def olympic_score(summaries: dict[str, Summary]) -> OlympicScore | None:
 
     runs = []
     for summary in summaries.values():
-        values = {metric.name: metric.value for metric in summary.metrics}
-        if "time-to-train" not in values or "joules-to-train" not in values:
+        metrics = {metric.name: metric for metric in summary.metrics}
+        if "time-to-train" not in metrics or "joules-to-train" not in metrics:
             return None
-        runs.append((values["time-to-train"], values["joules-to-train"]))
+        runs.append((metrics["time-to-train"].value, metrics["joules-to-train"]))
     if not runs:
         return None
-    kept, seconds, joules = olympic(runs)
-    names = list(summaries)
-    return OlympicScore(kept=[names[i] for i in kept], mean_seconds=seconds, mean_joules=joules)
+    kept, seconds, joules = olympic([(run_s, energy.value) for run_s, energy in runs])
+    names, energies = list(summaries), [runs[i][1] for i in kept]
+    return OlympicScore(
+        kept=[names[i] for i in kept],
+        mean_seconds=seconds,
+        mean_joules=joules,
+        expanded_joules=_expanded_of_mean(energies),
+        estimate=any(energy.estimate for energy in energies),
+    )
+
+
+def _expanded_of_mean(energies: Sequence[Metric]) -> float | None:
+    """The mean U of the runs, which share a meter, and in quadrature 2·s/√n for what differs between them."""
+    known = [energy.expanded for energy in energies if energy.expanded is not None]
+    if len(known) < len(energies):
+        return None
+    values = [energy.value for energy in energies]
+    spread_joules = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return math.hypot(statistics.fmean(known), 2 * spread_joules)
 
 
 def _print(series: Series, metrics: list[Spread], score: OlympicScore | None) -> None:
-    from director.answers.number_text import figure_text
+    from director.answers.number_text import figure_text, share_text
 
-    rows = [
-        [
-            metric.name + (" ESTIMATE" if metric.estimate else ""),
-            metric.phase,
-            str(metric.runs),
-            figure_text(metric.mean, None, metric.unit),
-            "–"
-            if metric.standard_deviation is None or not metric.mean
-            else f"{metric.standard_deviation / abs(metric.mean):.2%}",
-            figure_text(metric.lowest, None, metric.unit),
-            figure_text(metric.highest, None, metric.unit),
-        ]
-        for metric in metrics
-    ]
+    rows = []
+    for metric in metrics:
+        unit = metric.unit.partition(" (")[0]  # without the same in other words, for which there is no room
+        known = metric.standard_deviation is not None and metric.mean != 0
+        rows.append(
+            [
+                metric.name + (" ESTIMATE" if metric.estimate else ""),
+                metric.phase,
+                str(metric.runs),
+                figure_text(metric.mean, None, unit),
+                share_text((metric.standard_deviation or 0.0) / abs(metric.mean)) if known else "–",
+                figure_text(metric.lowest, None, unit),
+                figure_text(metric.highest, None, unit),
+            ]
+        )
     title = f"{series.label or 'series'}: {len(series.runs)} of {series.planned} runs"
     print_table(title, ["metric", "phase", "runs", "mean", "std. dev.", "lowest", "highest"], rows)
     if score is not None:
         say(
             f"MLPerf Training's mean over {', '.join(score.kept)}: {score.mean_seconds:.3f} s, "
-            f"{figure_text(score.mean_joules, None, 'J')}"
+            f"{figure_text(score.mean_joules, score.expanded_joules, 'J')}" + (" ESTIMATE" if score.estimate else "")
         )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from director.answers.summary import Metric, Summary
@@ -70,8 +71,22 @@ def test_the_olympic_score_drops_the_fastest_and_the_slowest() -> None:
     assert score is not None
     assert score.kept == ["run-0", "run-2", "run-3"]
     assert (score.mean_seconds, score.mean_joules) == (25.0, 5.0)
+    assert score.expanded_joules is None, "nobody knows the U of the runs"
     assert olympic_score({"a": summary(energy=1.0)}) is None
     assert olympic_score({}) is None
+
+
+def test_the_olympic_score_has_an_uncertainty() -> None:
+    runs = {}
+    for seconds, joules, expanded in [(1.0, 9.0, 9.0), (2.0, 6.0, 2.0), (3.0, 8.0, 4.0), (4.0, 9.0, 9.0)]:
+        run = summary(time_to_train=seconds, joules_to_train=joules)
+        run.metrics[1] = msgspec.structs.replace(run.metrics[1], expanded=expanded, estimate=True)
+        runs[f"run-{seconds}"] = run
+    score = olympic_score(runs)
+    assert score is not None
+    # The mean U is 3. s = √2 over √2 runs is 1, and 2 of it and 3 make √13.
+    assert score.expanded_joules == pytest.approx(13**0.5)
+    assert score.estimate
 
 
 def test_a_series_stops_where_a_run_fails_and_can_be_reported_again(tmp_path: Path) -> None:
