@@ -13,21 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from director import help_text
+
 if TYPE_CHECKING:
     from director.running.config_file import Shape
     from director.running.run_options import ReportOptions, RunOptions
-
-_RUN_EXAMPLES = """\
-examples:
-  power-director run -- python train.py
-  power-director run --idle 30 --repeat 5 --label resnet -- python train.py --epochs 1
-  power-director run --rate nvml=20 --rate rapl=100 --mllog results.log -- ./run_and_time.sh
-  power-director run --loadgen build/logs --json result.json -- python main.py --scenario Offline
-  power-director run --phase-pattern 'epoch=^Epoch (?P<index>\\d+)' -- python train.py
-  power-director run --replay spl.txt --loadgen mlperf_log_detail.txt
-
-The job keeps its terminal, its standard streams, its signals and its exit status. The report goes to standard error.
-"""
 
 
 class _Wrong(Exception):
@@ -37,7 +27,7 @@ class _Wrong(Exception):
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         # A shortened option would change its meaning when another option comes that begins alike.
-        super().__init__(**options, allow_abbrev=False)
+        super().__init__(**options, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         raise _Wrong(message)
@@ -62,16 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="power-director", description="Measure the energy of machine-learning work.")
+    description = "Measure the energy of machine-learning work."
+    parser = _Parser(prog="power-director", description=description, epilog=help_text.COMMANDS)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(commands)
 
-    report = commands.add_parser("report", help="compute a session's results anew from its raw files, and show them")
+    text = "compute a session's results anew from its raw files, and show them"
+    report = commands.add_parser("report", help=text, description=f"{text}.".capitalize(), epilog=help_text.REPORT)
     report.add_argument("directory", type=Path, metavar="DIR", help="a session, or a series of --repeat")
     _add_report_options(report)
 
-    recover = commands.add_parser("recover", help="finish a session that a crash, a kill or a power cut left")
+    text = "finish a session that a crash, a kill or a power cut left"
+    recover = commands.add_parser("recover", help=text, description=f"{text}.".capitalize(), epilog=help_text.RECOVER)
     recover.add_argument("directory", type=Path, metavar="DIR", help="the session")
     _add_report_options(recover)
     return parser
@@ -82,9 +75,8 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "run",
         usage="power-director run [options] -- CMD [ARGUMENT ...]",
         help="run a command and measure it",
-        description="Run a command, measure power and energy meanwhile, and report the energy of its phases.",
-        epilog=_RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run a command, measure power and energy meanwhile, and report each phase's energy.",
+        epilog=help_text.RUN,
     )
     add = run.add_argument
     add("--config", type=Path, metavar="FILE", help="options from a TOML file; the command line wins")
@@ -93,7 +85,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--drivers", type=_names, metavar="A,B", help="only these drivers (default: all that work here)")
     add("--rate", type=_rate, action="append", default=[], metavar="DRIVER[.GROUP]=HZ", help="readings per second")
     add("--set", type=_setting, action="append", default=[], metavar="DRIVER.KEY=VALUE", help="a setting of a driver")
-    add("--root", type=Path, default=Path("/"), metavar="DIR", help="where /sys, /proc and /dev to read are found")
+    add("--root", type=Path, default=Path("/"), metavar="DIR", help="where /sys, /proc and /dev are, such as /host")
     add("--idle", type=_seconds, default=0.0, metavar="SECONDS", help="measure idle power before and after the job")
     add("--repeat", type=_count, default=1, metavar="N", help="run and measure N times; stops where a run fails")
     phases = run.add_argument_group("phases, besides the marks that the job makes itself")
@@ -123,7 +115,7 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
     group.add_argument("--json", metavar="FILE", help="write the results as JSON; -: standard output, at the end")
     group.add_argument("--quiet", action="store_true", help="no table; warnings only")
-    group.add_argument("--explain", action="store_true", help="where each uncertainty comes from")
+    group.add_argument("--explain", action="store_true", help="where each U comes from, and what other methods give")
 
 
 class _Version(argparse.Action):

@@ -8,6 +8,28 @@ import sys
 from collections.abc import Sequence
 
 _WORK = ("samples", "tokens", "queries", "streams")
+_EXAMPLES = """\
+examples:
+  power-agent devices
+  power-agent mark begin epoch --index 3
+
+A command is measured with: power-director run -- CMD
+"""
+_DEVICES_EXAMPLES = """\
+examples:
+  power-agent devices
+  power-agent devices --driver rapl
+  power-agent devices --driver replay --set replay.path=spl.txt
+  power-agent devices --json | jq '.drivers[].name'
+"""
+_MARK_EXAMPLES = """\
+examples, in a script that `power-director run` measures:
+  power-agent mark begin epoch --index 3
+  power-agent mark end epoch --index 3 --samples 60000
+  power-agent mark point checkpoint --attribute file=model.pt
+
+Counts and attributes may stand at the begin or at the end. In Python, power_agent.phase does the same and costs less.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    examples = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="power-agent", description="Measure power and energy of this machine, for machine-learning work."
+        prog="power-agent",
+        description="See what power and energy can be measured here, and mark phases of a workload.",
+        epilog=_EXAMPLES,
+        formatter_class=examples,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -36,8 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     devices = commands.add_parser(
         "devices",
         help="list what can be measured here, and what would make the rest work",
-        description="List every channel that can be measured here. For each driver that cannot be used: why, and what "
-        "would change it.",
+        description="List every channel that can be measured here. For each driver that cannot be used:\n"
+        "why, and what would change it.",
+        epilog=_DEVICES_EXAMPLES,
+        formatter_class=examples,
     )
     devices.add_argument("--json", action="store_true", help="print JSON for programs")
     devices.add_argument(
@@ -49,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_setting,
         metavar="DRIVER.KEY=VALUE",
-        help="a setting of a driver, such as replay.path=spl.txt",
+        help="a setting of a driver, such as replay.path=spl.txt; may be given more than once",
     )
     devices.add_argument(
         "--root",
@@ -61,9 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     mark = commands.add_parser(
         "mark",
         help="mark a phase of a workload from a shell script",
-        description="Mark where a phase begins or ends, or one instant. Does nothing where no measurement runs.",
+        description="Mark where a phase begins or ends, or one instant.\nDoes nothing where no measurement runs.",
+        epilog=_MARK_EXAMPLES,
+        formatter_class=examples,
     )
-    mark.add_argument("op", choices=("begin", "end", "point"))
+    mark.add_argument("op", choices=("begin", "end", "point"), help="a phase begins or ends; or one instant")
     mark.add_argument("name", metavar="NAME", help="name of the phase: epoch, eval, …")
     mark.add_argument("--index", type=int, metavar="N", help="which of the phases of this name")
     for unit in _WORK:
