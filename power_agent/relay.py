@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import struct
@@ -73,6 +74,16 @@ def _write_all(descriptor: int, data: bytes) -> None:
         written += os.write(descriptor, data[written:])
 
 
+def _read_chunk() -> bytes:
+    """What came on stdin; nothing at its end, which Linux tells as EIO where stdin is a pseudo-terminal."""
+    try:
+        return os.read(0, _CHUNK_BYTES)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return b""
+        raise
+
+
 def relay(log: Path, arrivals: Path, max_bytes: int) -> None:
     """Relay stdin to stdout until its end.
 
@@ -80,7 +91,7 @@ def relay(log: Path, arrivals: Path, max_bytes: int) -> None:
         BrokenPipeError: stdout is closed.
     """
     copy = _Copy(log, arrivals, max_bytes)
-    while chunk := os.read(0, _CHUNK_BYTES):
+    while chunk := _read_chunk():
         t_ns = monotonic_ns()
         _write_all(1, chunk)
         copy.add(chunk, t_ns)
