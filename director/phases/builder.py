@@ -20,7 +20,7 @@ COMMAND = "command"
 Place = Callable[[Instants], tuple[Instants, Instants]]
 _OPEN = -(1 << 63)  # stands for an end that did not come
 _LATEST = 1 << 62  # ns; 146 years: an instant beyond is nonsense
-_LOG_RESOLUTION_NS = 1_000_000  # logs with wall time stamp in milliseconds, cut off and not rounded
+LOG_RESOLUTION_NS = 1_000_000  # logs with wall time stamp in milliseconds, cut off and not rounded
 _HIGHEST_RANK = np.iinfo(np.int32).max
 _MOST_WARNINGS = 20
 _AT_ONCE = 1 << 14  # marks whose wall time is placed together
@@ -66,7 +66,7 @@ def _placed(events: Iterable[MarkEvent], wall_to_session: Place | None) -> Itera
         placed: Iterator[tuple[int, int]] = iter(())
         if wall and wall_to_session is not None:
             at, bounds = wall_to_session(np.array(wall, dtype=np.int64))
-            placed = zip(at.tolist(), (bounds + _LOG_RESOLUTION_NS).tolist(), strict=True)
+            placed = zip(at.tolist(), (bounds + LOG_RESOLUTION_NS).tolist(), strict=True)
         for event in batch:
             if event.clock == "monotonic" or abs(event.t_ns) >= _LATEST:
                 yield event, event.t_ns, 0
@@ -219,7 +219,8 @@ class _Builder:
             self._flags[row] = NEVER_CLOSED
             self._warnings.add("never ended; taken to last to the end of the command", names[self._name[row]], source)
         table = self._table(names)
-        return table, self._warnings.texts(), sorted(self._points, key=lambda point: point.t_ns)
+        points = [point for point in self._points if point.t_ns + point.time_bound_ns >= self._span[0]]
+        return table, self._warnings.texts(), sorted(points, key=lambda point: point.t_ns)
 
     def _pair_plain_ends(self) -> None:
         """Ends without a key belong to the innermost open phase of their name in their lane, as of their instant."""
@@ -283,15 +284,21 @@ class _Builder:
         flags = _column(self._flags, len(begin), 0, np.dtype(np.uint16))
         outside = (begin < self._span[0]) | (end > self._span[1])
         flags[outside] |= CLAMPED
-        for row in np.flatnonzero(outside).tolist():
+        # As where a log goes on from an earlier run, which may have been killed in the middle of a phase.
+        alien = (end < self._span[0]) | (begin > self._span[1])
+        alien |= (begin < self._span[0]) & ((flags & NEVER_CLOSED) > 0)
+        for row in np.flatnonzero(alien).tolist():
+            self._warnings.add("is not of the measured time, and was left out", names[self._name[row]], "")
+        for row in np.flatnonzero(outside & ~alien).tolist():
             self._warnings.add("lay outside the measured time, and was cut to it", names[self._name[row]], "")
         begin, end = np.clip(begin, *self._span), np.clip(end, *self._span)
         not_command = np.arange(len(begin)) > 0
         order = np.lexsort((np.array(self._begin_order), -end, begin, not_command))
+        order = order[~alien[order]]
         begin, end, flags, lane = begin[order], end[order], flags[order], np.array(self._lane)[order]
         parent, depth, crosses = nest(begin, end, lane)
         flags[crosses] |= CROSSES
-        place = np.empty_like(order)
+        place = np.full(len(alien), -1)
         place[order] = np.arange(len(order))
         return PhaseTable(
             begin_ns=begin,
@@ -305,12 +312,12 @@ class _Builder:
             flags=flags,
             time_bound_ns=np.array(self._bound)[order],
             work={
-                unit: _column(amounts, len(begin), np.nan, np.dtype(np.float64))[order]
+                unit: _column(amounts, len(alien), np.nan, np.dtype(np.float64))[order]
                 for unit, amounts in self._work.items()
             },
             names=names,
             lanes=list(self._lanes.by_text),
-            attributes={int(place[row]): attributes for row, attributes in self._attributes.items()},
+            attributes={int(place[row]): kept for row, kept in self._attributes.items() if place[row] >= 0},
         )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from director.phases import builder as phase_builder
-from director.phases.builder import Point
-from director.phases.sources import Problems, line_pattern, loadgen, mark_files, mllog
+from director.phases.builder import LOG_RESOLUTION_NS, Point
+from director.phases.sources import IsEarly, Problems, line_pattern, loadgen, mark_files, mllog
 from director.phases.table import PhaseTable
-from director.session.clock_pairs import ClockFileError, WallClock
+from director.session.clock_pairs import ClockFileError, Instants, WallClock
 from director.session.manifest import Host, Manifest, PhaseSource
 from power_agent.messages import MarkEvent, ReplayClockSpec
 
@@ -34,9 +36,14 @@ def read_phases(
             warnings.append(f"phases stamped in wall time are left out: {error}")
     problems = Problems()
 
+    def is_early(wall_ns: Instants) -> tuple[Instants, npt.NDArray[np.bool_]]:
+        assert clock is not None
+        at, bound = clock.to_monotonic(wall_ns)
+        return at, at + bound + LOG_RESOLUTION_NS < begin_ns
+
     def events() -> Iterator[MarkEvent]:
         for source in manifest.phase_sources:
-            for event in _events(session, source, host.boot_id, problems):
+            for event in _events(session, source, host.boot_id, problems, is_early if clock is not None else None):
                 yield _on_session_clock(event, manifest.replay_clock)
 
     place = clock.to_monotonic if clock is not None else None
@@ -52,16 +59,18 @@ def _steps(clock: WallClock, host: str) -> list[str]:
     ]
 
 
-def _events(session: Path, source: PhaseSource, boot_id: str, problems: Problems) -> Iterator[MarkEvent]:
+def _events(
+    session: Path, source: PhaseSource, boot_id: str, problems: Problems, is_early: IsEarly | None
+) -> Iterator[MarkEvent]:
     path = session / source.file
     if source.kind == "marks":
         return mark_files.read(path, problems, boot_id or None)
     if source.kind == "mllog":
-        return mllog.read(path, problems)
+        return mllog.read(path, problems, is_early)
     if source.kind == "loadgen":
         return loadgen.read(path, problems)
     arrivals = session / source.arrival_file if source.arrival_file else None
-    return line_pattern.read(path, source.pattern, problems, arrivals)
+    return line_pattern.read(path, source.pattern, problems, arrivals, is_early)
 
 
 def _on_session_clock(event: MarkEvent, replay: ReplayClockSpec | None) -> MarkEvent:

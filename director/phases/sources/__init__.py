@@ -5,8 +5,13 @@ Every source has a `read` that yields MarkEvents and adds what it could not use 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
+import numpy.typing as npt
+
+# Of wall times: their instants on the session's clock, and which of them lie before the measured time.
+IsEarly = Callable[[npt.NDArray[np.int64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]
 _MOST_TEXTS = 20
 
 

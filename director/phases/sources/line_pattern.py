@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from director.phases.sources import Problems
+from director.phases.sources import IsEarly, Problems
 from director.phases.sources.log_lines import cut_lines
 from director.phases.table import WORK_UNITS
 from power_agent.messages import MarkEvent
@@ -61,11 +61,14 @@ def parse_pattern(text: str) -> LinePattern:
         raise ValueError(f"phase pattern {text!r} is no regular expression: {error}") from error
 
 
-def read(path: Path, pattern: str, problems: Problems, arrivals: Path | None = None) -> Iterator[MarkEvent]:
+def read(
+    path: Path, pattern: str, problems: Problems, arrivals: Path | None = None, is_early: IsEarly | None = None
+) -> Iterator[MarkEvent]:
     """Yield the phases that the lines of a log tell.
 
     Args:
         pattern: as for `parse_pattern`.
+        is_early: tells lines of runs before the measured time, which the same log may hold: they are left out.
         arrivals: when each part of the log came, as `power_agent.relay` writes it, for patterns without a time.
     """
     try:
@@ -81,7 +84,9 @@ def read(path: Path, pattern: str, problems: Problems, arrivals: Path | None = N
     try:
         when = None if has_time or arrivals is None else _arrival_lookup(arrivals, problems)
         with path.open("rb") as file:
-            yield from _Reader(path, parsed, problems, when).read(cut_lines(file, LONGEST_LINE))
+            yield from _Reader(path, parsed, problems, when, is_early if has_time else None).read(
+                cut_lines(file, LONGEST_LINE)
+            )
     except OSError as error:
         problems.add(str(error.filename or path), f"cannot be read: {error.strerror}")
 
@@ -103,12 +108,18 @@ def _arrival_lookup(path: Path, problems: Problems) -> Callable[[int], int | Non
 
 class _Reader:
     def __init__(
-        self, path: Path, pattern: LinePattern, problems: Problems, when: Callable[[int], int | None] | None
+        self,
+        path: Path,
+        pattern: LinePattern,
+        problems: Problems,
+        when: Callable[[int], int | None] | None,
+        is_early: IsEarly | None,
     ) -> None:
         self._path = path
         self._pattern = pattern
         self._problems = problems
         self._when = when
+        self._is_early = is_early  # None: no more early lines are expected
         self._open: dict[tuple[str, int | None], str] = {}  # keys, by name and rank
 
     def read(self, lines: Iterator[tuple[int, bytes]]) -> Iterator[MarkEvent]:
@@ -133,6 +144,10 @@ class _Reader:
                 "matches, but its " + ("time cannot be read" if name else "group name is empty"),
             )
             return
+        if self._is_early is not None:
+            if abs(t_ns) < 1 << 62 and self._is_early(np.array([t_ns]))[1][0]:
+                return
+            self._is_early = None
         index, rank = _integer(groups.get("index")), _integer(groups.get("rank"))
         opened = self._open.pop((name, rank), None)
         work = {unit: count for unit in WORK_UNITS if (count := _count(groups.get(unit))) is not None}

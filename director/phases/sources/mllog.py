@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
-from director.phases.sources import Problems
+from director.phases.sources import IsEarly, Problems
 from director.phases.sources.log_lines import cut_lines, finite
 from power_agent.messages import MarkEvent
 
@@ -81,12 +82,21 @@ def _parse(text: bytes) -> Entry | None:
     return None
 
 
-def read(path: Path, problems: Problems) -> Iterator[MarkEvent]:
-    """Yield the phases and points of a training log, in order of time."""
+def read(path: Path, problems: Problems, is_early: IsEarly | None = None) -> Iterator[MarkEvent]:
+    """Yield the phases and points of a training log, in order of time.
+
+    Args:
+        is_early: tells lines of runs before the measured time, which the same log may hold.
+    """
     found = [_Line(number, *_who(prefix), entry) for number, prefix, entry in entries(path, problems)]
-    found.sort(key=lambda line: line.entry.time_ms)  # ranks write late; the sort is stable
+    at_ns = np.array([line.t_ns for line in found], dtype=np.int64)
+    if is_early is not None and found:
+        at_ns, early = is_early(at_ns)
+        for place in np.flatnonzero(early).tolist():
+            found[place] = replace(found[place], early=True)
+    found = [found[place] for place in np.argsort(at_ns, kind="stable").tolist()]  # ranks write late
     attributes: dict[str, Any] = {}
-    for line in found:
+    for line in sorted(found, key=lambda line: line.early):
         if line.entry.key in _RUN_KEYS and line.entry.value is not None:
             attributes.setdefault(line.entry.key, line.entry.value)
     return _Pairing(path, attributes).events(found)
@@ -98,6 +108,11 @@ class _Line:
     lane: str
     rank: int | None
     entry: Entry
+    early: bool = False  # of a run before the measured one
+
+    @property
+    def t_ns(self) -> int:
+        return round(self.entry.time_ms * 1000) * 1000  # floats hold today's microseconds, not nanoseconds
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -137,6 +152,7 @@ def _who(prefix: str) -> tuple[str, int | None]:
 class _Open:
     begin: MarkEvent
     samples_count: float | None
+    early: bool
 
 
 class _Pairing:
@@ -151,7 +167,8 @@ class _Pairing:
 
     def events(self, lines: Iterable[_Line]) -> Iterator[MarkEvent]:
         for line in lines:
-            self._samples_count = max(self._samples_count, line.samples_count or 0.0)
+            if not line.early:
+                self._samples_count = max(self._samples_count, line.samples_count or 0.0)
             name, is_start = _EDGES.get(line.entry.key, ("", False))
             if line.entry.key == "eval_accuracy":
                 yield self._event(line, "point", "eval_accuracy", attributes=line.attributes)
@@ -167,11 +184,12 @@ class _Pairing:
 
     def _start(self, line: _Line, name: str) -> None:
         opened = self._open.setdefault(name, {})
-        if (line.lane, line.index) in opened:
+        former = opened.get((line.lane, line.index))
+        if former is not None and (line.early or not former.early):
             return  # several processes print into one stream without saying who they are
         attributes = {**self._run_attributes, **line.attributes} if name == "run" else line.attributes
         begin = self._event(line, "begin", name, key=f"{self._path.name}:{line.number}", attributes=attributes)
-        opened[line.lane, line.index] = _Open(begin, line.samples_count)
+        opened[line.lane, line.index] = _Open(begin, line.samples_count, line.early)
 
     def _stop(self, line: _Line, name: str) -> Iterator[MarkEvent]:
         if name not in self._open:  # the log begins in the middle
@@ -179,7 +197,8 @@ class _Pairing:
             return
         phase = self._take(line, self._open[name])
         if phase is not None:
-            self._ended.add((name, phase.begin.index))
+            if not line.early:
+                self._ended.add((name, phase.begin.index))
             yield phase.begin
             work = self._work(line, name, phase)
             yield self._event(line, "end", name, key=phase.begin.key, work=work, attributes=line.attributes)
@@ -217,7 +236,7 @@ class _Pairing:
         attributes: dict[str, Any],
     ) -> MarkEvent:
         return MarkEvent(
-            t_ns=round(line.entry.time_ms * 1000) * 1000,  # floats hold today's microseconds, not nanoseconds
+            t_ns=line.t_ns,
             clock="wall",
             op=op,
             name=name,
