@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = words.index("--") if "--" in words else len(words)
     own, command = words[:split], words[split + 1 :]
     try:
+        _check_text(own)
         arguments = _parser().parse_args(own)
         if command and arguments.command != "run":
             raise _Wrong(f"{arguments.command} takes no command after --")
@@ -49,6 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error}\nTry `power-director --help` or `power-director run --help`.", 2)
     except KeyboardInterrupt:
         return 130
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Options come to stand in JSON files. The command itself may hold any bytes."""
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise _Wrong(f"{word!r} holds bytes that are no UTF-8; give it another name")
 
 
 def _parser() -> _Parser:
@@ -344,8 +352,8 @@ def _report(arguments: argparse.Namespace) -> int:
             report_series(arguments.directory, _report_options(arguments))
         else:
             report(arguments.directory, _report_options(arguments))
-    except (SessionError, OSError) as error:
-        return _fail(explain_failure(error), 1 if isinstance(error, OSError) else 2)
+    except Exception as error:
+        return _fail(explain_failure(error), 2 if isinstance(error, SessionError) else 1)
     return 0
 
 
@@ -356,8 +364,8 @@ def _recover(arguments: argparse.Namespace) -> int:
 
     try:
         recover(arguments.directory, _report_options(arguments))
-    except (SessionError, OSError) as error:
-        return _fail(explain_failure(error), 1 if isinstance(error, OSError) else 2)
+    except Exception as error:
+        return _fail(explain_failure(error), 2 if isinstance(error, SessionError) else 1)
     return 0
 
 

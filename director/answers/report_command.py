@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,4 +65,8 @@ def explain_failure(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return f"the results cannot be written: {error.strerror or error}{where}"
-    return f"the results cannot be computed: {type(error).__name__}: {error}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return (
+        f"the results cannot be computed: {type(error).__name__}: {error} ({where}); tell the authors of this program"
+    )

@@ -17,13 +17,14 @@ from director.answers.metrics import session_metrics
 from director.answers.summary import EnergyFigure, PhaseGroup, Sampling, Summary
 from director.answers.summary_warnings import energy_warnings, session_warnings
 from director.energy.cells import Ints
+from director.energy.channel_check import find_flaw
 from director.energy.component_energy import Intervals, Source, component_energy
 from director.energy.components import Component, build_tree, children, roots
 from director.energy.energy_table import EnergyTableWriter
 from director.energy.group_energy import component_figure, idle_watts, not_explained, total_figure, union
 from director.phases.session_phases import read_phases
 from director.phases.table import PhaseTable, write_phases
-from director.session.files import SessionError, load_manifest, write_durably
+from director.session.files import SessionError, load_manifest, lost_files, write_durably
 from director.session.manifest import Manifest, StreamFile
 from director.session.trace_store import Piece, iter_pieces
 from drivers.contract import Channel
@@ -53,13 +54,14 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
     table, points, problems = read_phases(session, manifest, begin_ns, end_ns)
     write_phases(session / "phases.parquet", table)
     groups, intervals = _groups(table, manifest)
-    tree = build_tree(
-        [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
-    )
+    channels = [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
+    flaws = [(host, channel, find_flaw(channel)) for host, channel in channels]
+    tree = build_tree([(host, channel) for host, channel, flaw in flaws if not flaw])
     listed = groups[:MOST_GROUPS]
     figures: list[dict[str, EnergyFigure]] = [{} for _ in listed]  # per group, by component
     idle: dict[str, float] = {}
-    doubts: list[str] = []
+    doubts = [f"{c.name} of {host} is left out: its driver tells of {flaw}" for host, c, flaw in flaws if flaw]
+    doubts += lost_files(session, manifest)
     with EnergyTableWriter(session / "energies.parquet", len(table)) as writer:
         for component in tree:  # one at a time: with many phases each takes much memory
             progress(component.name)
@@ -85,7 +87,7 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
         exit_code=workload.exit_code if workload is not None else None,
         signal=workload.signal if workload is not None else None,
         estimate_only=bool(tree) and all(c.estimate for c in tree),
-        scope_of_total=_scope_of_total(cut),
+        scope_of_total=_scope_of_total(cut, tree),
         metrics=session_metrics(phases, manifest.factors),
         phases=phases,
         phases_left_out=max(0, len(groups) - MOST_GROUPS),
@@ -191,12 +193,16 @@ def _phase_group(
     )
 
 
-def _scope_of_total(outer: Sequence[Component]) -> str:
+def _scope_of_total(outer: Sequence[Component], tree: Sequence[Component]) -> str:
     """What the total covers and what it leaves out, in words."""
-    if not outer:
+    if not tree:
         return "nothing: no power or energy was measured"
-    names = [c.name for c in outer]
+    names = [c.name for c in outer or tree]
     listed = ", ".join(names if len(names) <= 8 else [*names[:7], f"and {len(names) - 7} more"])
+    if not outer:
+        return f"nothing: which of {listed} contain each other is unknown, so they cannot be added up"
+    if not outer[0].counted:
+        return f"{listed}: whatever it feeds; its place in the machine is unknown"
     scopes = {c.scope for c in outer}
     if scopes == {"wall"}:
         return f"{listed}: all that the plug feeds"

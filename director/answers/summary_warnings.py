@@ -27,8 +27,10 @@ def session_warnings(
     `problems` holds what is known to be wrong with energies and phases.
     """
     warnings: list[str] = [*manifest.missing]
+    states = [(host.name, state) for host in manifest.hosts for state in host.drivers]
     if not tree:
         warnings.append("no power or energy was measured: `power-agent devices` says what each driver needs")
+        warnings += [f"{host}/{state.driver}: {state.reason}; {state.fix}" for host, state in states if state.reason]
     for component in tree:
         if component.estimate:
             warnings.append(
@@ -39,6 +41,9 @@ def session_warnings(
         warnings += _figure_warnings(figure, run)
     warnings += problems
     warnings += [text for phase in phases for text in _resolution_warnings(phase)]
+    for host_name, state in states:
+        for reason, _ in state.notes:
+            warnings.append(f"{host_name}/{state.driver}: {reason} (`power-agent devices` says what to do)")
     warnings += _sampling_warnings(manifest)
     for host in manifest.hosts:
         warnings += [

@@ -70,8 +70,12 @@ def build_tree(channels: Sequence[tuple[str, Channel]]) -> list[Component]:
 
 
 def roots(components: Sequence[Component]) -> list[Component]:
-    """The cut for totals: counted components that no other measured component contains."""
-    return [c for c in components if c.counted and c.parent is None]
+    """The cut for totals: counted components that no other measured component contains.
+
+    A component whose place in the tree is unknown stands for all where it is the only one: nothing counts twice then.
+    """
+    outermost = [c for c in components if c.counted and c.parent is None]
+    return outermost or (list(components) if len(components) == 1 else [])
 
 
 def children(component: Component, components: Sequence[Component]) -> list[Component]:

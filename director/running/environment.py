@@ -34,7 +34,12 @@ RESULT_CHANGING = (
 
 def result_changing(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that change speed or power, of those that are set."""
-    return {name: environment[name] for name in RESULT_CHANGING if name in environment}
+    return {name: as_text(environment[name]) for name in RESULT_CHANGING if name in environment}
+
+
+def as_text(from_system: str) -> str:
+    """What came from the system as bytes that are no UTF-8, such as an old file name, with those as \\xNN."""
+    return os.fsencode(from_system).decode("utf-8", "backslashreplace")
 
 
 def describe_host(root: Path = Path("/")) -> dict[str, str]:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from director.running.environment import boot_id, describe_host, result_changing
+from director.running.environment import as_text, boot_id, describe_host, result_changing
 from director.running.job_stdout import JobStdout
 from director.running.notices import say
 from director.running.recorder import Recorder
 from director.running.run_options import RunOptions
 from director.running.workload import Signals, Workload, held_signals
-from director.session.files import SPOOL, spool_path, store_manifest
+from director.session.files import SPOOL, give_up_reserve, reserve_space, spool_path, store_manifest
 from director.session.log_files import plan_sources, reads_stdout
 from director.session.manifest import Host, Manifest
 from director.session.manifest import Workload as WorkloadFacts
@@ -35,6 +35,14 @@ class NotStarted(Exception):
     def __init__(self, number: int) -> None:
         super().__init__("interrupted before the job was started. Nothing was run, and no session is kept")
         self.number = number
+
+
+def _workload(argv: list[str], host: str) -> WorkloadFacts:
+    try:
+        folder = as_text(str(Path.cwd()))
+    except OSError:  # somebody removed it, which is no reason not to run
+        folder = ""
+    return WorkloadFacts(argv=[as_text(word) for word in argv], cwd=folder, host=host)
 
 
 class Measurement:
@@ -57,7 +65,7 @@ class Measurement:
             state="measuring",
             created_wall_ns=time.time_ns(),
             hosts=[Host(name=host, boot_id=boot_id(), system=describe_host())],
-            workload=WorkloadFacts(argv=options.argv, cwd=str(Path.cwd()), host=host) if options.argv else None,
+            workload=_workload(options.argv, host) if options.argv else None,
             phase_sources=plan_sources(options.mllog, options.loadgen, options.phase_patterns, options.phase_log),
             environment=result_changing(os.environ),
             replay_clock=replay,
@@ -74,6 +82,7 @@ class Measurement:
         """
         for folder in (SPOOL, "marks"):
             (self._session / folder).mkdir()
+        reserve_space(self._session)
         store_manifest(self._session, self.manifest)
         try:
             recorder = Recorder(self._sampler_spec(), self._session / SPOOL)
@@ -112,15 +121,19 @@ class Measurement:
         started_ns = self._clock.monotonic_ns()
         stdout = self._stdout
         job = Workload(self._options.argv, environment, signals, stdout.job_end if stdout is not None else None)
-        recorder.work_started(job.pid)
-        if stdout is not None:
-            stdout.given()
         self._change_workload(started_ns=started_ns)
-        self._store_if_possible()
-        ended = job.wait(recorder.look, stdout.copy_window_size if stdout is not None else lambda: None)
+        try:
+            if stdout is not None:
+                stdout.given()
+            recorder.work_started(job.pid)
+            self._store_if_possible()
+            ended = job.wait(recorder.look, stdout.copy_window_size if stdout is not None else lambda: None)
+        except Exception as error:  # a mistake of ours: the job goes on, and somebody must wait for it
+            recorder.note(f"a mistake of this program: {type(error).__name__}: {error}; the job goes on unwatched")
+            ended = job.wait(lambda: None)
         ended_ns = self._clock.monotonic_ns()
-        recorder.edge()
         self._change_workload(ended_ns=ended_ns, **vars(ended))
+        recorder.edge()
         self._store_if_possible()
 
     def _wait_for_trace(self, signals: Signals) -> None:
@@ -158,7 +171,7 @@ class Measurement:
             return
         for state in recorder.ready.drivers:
             if not state.usable and self._options.drivers is not None:
-                say(f"warning: {state.driver} cannot be used: {state.reason}; {state.fix}")
+                recorder.note(f"{state.driver} cannot be used: {state.reason}; {state.fix}")
         if self._options.report.quiet:
             return
         names = ", ".join(f"{stream.driver}.{stream.group}" for stream in recorder.ready.streams)
@@ -172,8 +185,13 @@ class Measurement:
         self.manifest = msgspec.structs.replace(self.manifest, **fields)
 
     def _store_if_possible(self) -> None:
-        """Once the job runs, a full disk is no reason to disturb it."""
+        """Once the job runs, a full disk is no reason to disturb it, but how it ended must not be lost."""
         try:
-            store_manifest(self._session, self.manifest)
+            try:
+                store_manifest(self._session, self.manifest)
+            except OSError:
+                if not give_up_reserve(self._session):
+                    raise
+                store_manifest(self._session, self.manifest)
         except OSError as error:
-            say(f"warning: {self._session}: the manifest cannot be written: {error.strerror}; free some space")
+            say(f"warning: {self._session}: the manifest cannot be written: {error.strerror}")

@@ -56,7 +56,11 @@ class Recorder:
         except (SamplerFailed, OSError) as error:
             self._give_up(f"the sampler does not answer: {error}; readings may be missing")
 
-    def _give_up(self, problem: str) -> None:
-        self._client = None
+    def note(self, problem: str) -> None:
+        """Tell of something that went wrong, now and in the report."""
         self.problems.append(problem)
         say(f"warning: {problem}")
+
+    def _give_up(self, problem: str) -> None:
+        self._client = None
+        self.note(problem)

@@ -69,7 +69,12 @@ def run_once(options: RunOptions, session: Path, *, series: str = "", index: int
     status = 0
     if workload is not None:
         status = -workload.signal if workload.signal is not None else workload.exit_code or 0
-    return Outcome(status, measurement.interrupted, _finish(options, session))
+    try:
+        summary = _finish(options, session)
+    except Exception as error:  # as where no process can be had: the job's end is told all the same
+        say(f"{explain_failure(error)}. For the results: power-director recover {session}")
+        summary = None
+    return Outcome(status, measurement.interrupted, summary)
 
 
 def default_directory(options: RunOptions) -> Path:
@@ -92,11 +97,16 @@ def make_directory(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        str(path.resolve()).encode()
         if any(path.iterdir()):
             raise UsageError(f"the output directory {path} is not empty; name a new one with --output")
         probe = path / ".writable"
         probe.write_bytes(b"")
         probe.unlink()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the output directory {path} has a name that is no UTF-8; name another with --output"
+        ) from error
     except OSError as error:
         why = error.strerror or str(error)
         raise UsageError(f"the output directory {path} cannot be written: {why}; name another with --output") from error

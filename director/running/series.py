@@ -102,7 +102,10 @@ def run_series(options: RunOptions) -> int:
             series,
             runs=[*series.runs, SeriesRun(directory=name, status=outcome.status, interrupted=outcome.interrupted)],
         )
-        _store(directory, series)
+        try:
+            _store(directory, series)
+        except OSError as error:
+            say(f"warning: {directory / SERIES} cannot be written: {error.strerror}")
         if outcome.summary is not None:
             summaries[name] = outcome.summary
         status = outcome.status
@@ -110,7 +113,10 @@ def run_series(options: RunOptions) -> int:
             why = "was interrupted" if outcome.interrupted else f"failed with status {status}"
             say(f"the series ends here: run {index} of {options.repeat} {why}")
             break
-    _show(directory, series, summaries, options.report)
+    try:
+        _show(directory, series, summaries, options.report)
+    except OSError as error:  # the runs have ended, and their status is what counts
+        say(f"the series cannot be shown: {error.strerror or error}; for it: power-director report {directory}")
     return status
 
 

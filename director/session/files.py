@@ -11,10 +11,13 @@ from pathlib import Path
 import msgspec
 
 from director.session.manifest import SCHEMA_VERSION, Manifest
+from director.session.manifest_check import find_nonsense
 
 MANIFEST = "manifest.json"
 SPOOL = "spool"  # what the measuring processes write; gone once the traces are durable
 SERIES = "series.json"
+_RESERVE = f"{SPOOL}/reserve"
+_RESERVE_BYTES = 1 << 17  # a manifest before it knows of its traces takes a few kB; file systems count in blocks
 
 
 class SessionError(Exception):
@@ -52,7 +55,11 @@ def load_manifest(session: Path) -> Manifest:
                 f"{path} was written by a newer version of this program (schema {version}, this one knows "
                 f"{SCHEMA_VERSION}): update ml-power-agent"
             )
-        return msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw, type=Manifest)
+        nonsense = find_nonsense(manifest)
+        if nonsense:
+            raise msgspec.ValidationError(nonsense)
+        return manifest
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SessionError(
             f"{path} is not the manifest of a session, or is damaged: {error}. Put back a copy of it; the readings "
@@ -60,9 +67,29 @@ def load_manifest(session: Path) -> Manifest:
         ) from error
 
 
+def lost_files(session: Path, manifest: Manifest) -> list[str]:
+    """Which raw files of a finished session are not there any more, in plain words."""
+    lost = [name for name in manifest.checksums if not (session / name).is_file()]
+    return [f"{session / name} is not there any more; what it told is missing here" for name in lost]
+
+
 def store_manifest(session: Path, manifest: Manifest) -> None:
     """Replace `manifest.json` so that a crash leaves the old one or the new one, never half of one."""
     write_durably(session / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+
+
+def reserve_space(session: Path) -> None:
+    """Keep room for a last manifest: how the job ended must find its place on a disk that the job has filled."""
+    (session / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
+
+
+def give_up_reserve(session: Path) -> bool:
+    """Free that room; False where it was freed before."""
+    try:
+        (session / _RESERVE).unlink()
+    except OSError:
+        return False
+    return True
 
 
 def write_durably(path: Path, content: bytes) -> None:

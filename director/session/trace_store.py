@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from director.session.files import SessionError
 from drivers.contract import Channel, Status
 from power_agent.messages import Stream
 
@@ -34,23 +35,41 @@ def status_column(channel: Channel) -> str:
     return f"{channel.name}:status"
 
 
+def _schema(channels: list[Channel]) -> pa.Schema:
+    import pyarrow as pa
+
+    fields = [pa.field("t_ns", pa.int64()), pa.field("read_ns", pa.int64())]
+    for channel in channels:
+        kind = pa.float64() if channel.kind == "gauge" else pa.int64()
+        fields += [pa.field(channel.name, kind), pa.field(status_column(channel), pa.uint8())]
+    return pa.schema(fields)
+
+
 def iter_pieces(path: Path, channels: list[Channel], rows: int = 1 << 20) -> Iterator[Piece]:
     """Read a trace file in pieces of at most `rows` rows, in file order.
 
     A value that is not there (null) comes as NaN in a gauge and 0 in a counter, with its status.
+
+    Raises:
+        SessionError: the file is missing, damaged, or holds something else.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["t_ns", "read_ns"]
-    for channel in channels:
-        columns += [channel.name, status_column(channel)]
-    with pq.ParquetFile(path) as file, ThreadPoolExecutor(1) as ahead:
-        # the next piece is decoded while the caller works on this one
-        batches = file.iter_batches(batch_size=rows, columns=columns)
-        coming = ahead.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
+    wanted = _schema(channels)
+    try:
+        with pq.ParquetFile(path) as file, ThreadPoolExecutor(1) as ahead:
+            for field in wanted:
+                if field.name not in file.schema_arrow.names or file.schema_arrow.field(field.name).type != field.type:
+                    raise SessionError(f"{path} is not the trace that the manifest tells of: no {field}")
+            # the next piece is decoded while the caller works on this one
+            batches = file.iter_batches(batch_size=rows, columns=wanted.names)
             coming = ahead.submit(next, batches, None)
-            yield _piece(batch, channels)
+            while (batch := coming.result()) is not None:
+                coming = ahead.submit(next, batches, None)
+                yield _piece(batch, channels)
+    except (OSError, pa.ArrowException) as error:
+        raise SessionError(f"{path} cannot be read, put back a copy of it: {error}") from error
 
 
 def _piece(batch: pa.RecordBatch, channels: list[Channel]) -> Piece:
@@ -69,18 +88,13 @@ class TraceWriter:
     """Writes one stream's rows to a Parquet file; the file appears under its name only when it is complete."""
 
     def __init__(self, path: Path, stream: Stream) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.path = path
         self.stream = stream
         self.rows = 0
         self._part = path.with_name(path.name + ".part")
-        fields = [pa.field("t_ns", pa.int64()), pa.field("read_ns", pa.int64())]
-        for channel in stream.channels:
-            kind = pa.float64() if channel.kind == "gauge" else pa.int64()
-            fields += [pa.field(channel.name, kind), pa.field(status_column(channel), pa.uint8())]
-        self._schema = pa.schema(fields)
+        self._schema = _schema(stream.channels)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = pq.ParquetWriter(self._part, self._schema, compression="zstd", use_dictionary=False)
 
