@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from director.energy.cells import (
+    LARGEST_WATTS,
     Bools,
     Cells,
     Floats,
@@ -93,6 +94,7 @@ def align(
     reach = max(timing.spacing_ns, timing.window_ns) / 2 + timing.spacing_ns
     neighbours = int(min(MOST_NEIGHBOURS, np.ceil(reach / timing.poll_ns) + 1))
     step = max(1, round(timing.spacing_ns / timing.poll_ns))  # cells between independent readings
+    largest = LARGEST_WATTS / abs(channel.scale)
     is_counter = channel.kind == "counter"
     if is_counter:
         step = 1
@@ -106,7 +108,7 @@ def align(
         after = -np.inf
         for piece in pieces:
             readings = readings_from(
-                piece.t_ns, piece.read_ns, piece.values[column], piece.statuses[column], origin_ns, after
+                piece.t_ns, piece.read_ns, piece.values[column], piece.statuses[column], origin_ns, after, largest
             )
             longest_read = max(longest_read, readings.max_read_ns)
             if len(readings.missing_t_ns):

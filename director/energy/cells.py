@@ -23,6 +23,7 @@ Numbers = npt.NDArray[Any]  # raw values: int64 of a counter or state, float64 o
 Bools = npt.NDArray[np.bool_]
 
 GAP_FACTOR = 2.5  # readings further apart than this many spacings leave a gap
+LARGEST_WATTS = 1e9  # of any gauge: a power station; what says more is broken
 MOST_PLAUSIBLE_WATTS = 3000.0  # of one counter's domain: a "wrap" that would mean more is a reset
 
 
@@ -51,18 +52,24 @@ class Cells:
 
 
 def readings_from(
-    t_ns: Ints, read_ns: Ints, value: Numbers, status: npt.NDArray[np.uint8], origin_ns: int, after_ns: float
+    t_ns: Ints,
+    read_ns: Ints,
+    value: Numbers,
+    status: npt.NDArray[np.uint8],
+    origin_ns: int,
+    after_ns: float,
+    largest: float = np.inf,
 ) -> Readings:
-    """Keep the rows that hold a valid value later than `after_ns` and than every row before."""
+    """Keep the rows that hold a valid value, of a gauge below `largest`, later than `after_ns` and than all before."""
     t = (t_ns - origin_ns).astype(np.float64)
     longest = float(read_ns.max()) if len(read_ns) else 0.0
-    finite = value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    finite = value.dtype.kind != "f" or bool((np.abs(value) < largest).all())  # not true of NaN, too
     if finite and not status.any() and len(t) and t[0] > after_ns and bool((t[1:] > t[:-1]).all()):
         return Readings(t, value, np.zeros(len(t), dtype=bool), np.empty(0), longest)
     stale = status == Status.STALE
     valid = (status == Status.NEW) | stale
     if not finite:
-        valid &= np.isfinite(value)
+        valid &= np.abs(value) < largest
     if len(t):
         valid &= t > np.maximum.accumulate(np.concatenate(([after_ns], t[:-1])))
     return Readings(t[valid], value[valid], stale[valid], t[~valid], longest)
@@ -127,8 +134,14 @@ def counter_cells(channel: Channel, timing: Timing, t_ns: Floats, value: Numbers
     at = t_ns - timing.lag_ns
     delta, known = unwrap(channel, timing, t_ns, value)
     width = at[1:] - at[:-1]
-    watts = delta * (channel.scale * 1e9) / width
-    return Cells(at[:-1], at[1:], watts, delta.astype(np.float64), channel.scale, known, stale[1:])
+    energy = delta.astype(np.float64)
+    watts = energy * (channel.scale * 1e9) / width
+    if known.any() and not known.all():  # as a gap: bridged from cell to cell, and never called measured
+        unknown = np.flatnonzero(~known)
+        middle = 0.5 * (at[1:] + at[:-1])
+        watts[unknown] = np.interp(middle[unknown], middle[known], watts[known])
+        energy[unknown] = watts[unknown] * width[unknown] / (channel.scale * 1e9)
+    return Cells(at[:-1], at[1:], watts, energy, channel.scale, known, stale[1:])
 
 
 def first_sights(timing: Timing, value: Numbers) -> Bools:
