@@ -17,6 +17,7 @@ from director.energy.interval_energy import TERMS
 MOST_PHASES = 12
 MOST_COMPONENTS = 16
 MOST_WARNINGS = 12
+LONGEST_NAME = 60  # characters of a phase's name; summary.json has it whole
 
 
 def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> None:
@@ -25,7 +26,7 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
     Colour only where `file` is a terminal and NO_COLOR is not set.
     """
     console = Console(file=file, highlight=False)
-    title = f"[bold]{escape(summary.label or summary.session)}[/bold]"
+    title = f"[bold]{_text(summary.label or summary.session)}[/bold]"
     console.print("", "  ".join(filter(None, [title, _ending(summary)])), sep="\n")
     if summary.estimate_only:
         console.print("[bold yellow]ESTIMATE[/bold yellow]: nothing here was measured; see the warnings")
@@ -33,7 +34,7 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
     for metric in summary.metrics if explain else main:
         console.print(Padding(_metric_line(metric, _estimate_label(summary)), (0, 0, 0, 2), expand=False))
     console.print(_energy_table(summary.phases, _estimate_label(summary)))
-    console.print(f"[dim]total = {escape(summary.scope_of_total)}[/dim]")
+    console.print(f"[dim]total = {_text(summary.scope_of_total)}[/dim]")
     console.print("[dim]± is the expanded uncertainty U, k = 2[/dim]")
     if explain:
         console.print("\n[bold]Where U comes from[/bold]: each standard uncertainty u, and U, as a share of the energy")
@@ -42,9 +43,15 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
         console.print(_methods_table(summary.phases[:MOST_PHASES]), "")
     _print_sampling(console, summary)
     for warning in summary.warnings[:MOST_WARNINGS]:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/yellow] {_text(warning)}", soft_wrap=True)
     if len(summary.warnings) > MOST_WARNINGS:
         console.print(f"… and {len(summary.warnings) - MOST_WARNINGS} more warnings in summary.json")
+
+
+def _text(text: str, longest: int = 1000) -> str:
+    """Text that others wrote, on one line: what would move the cursor or turn the line round is shown by its code."""
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)
+    return escape(shown if len(shown) <= longest else f"{shown[: longest - 1]}…") or '""'
 
 
 def _ending(summary: Summary) -> str:
@@ -62,11 +69,11 @@ def _estimate_label(summary: Summary) -> str:
 
 def _metric_line(metric: Metric, estimate_label: str) -> str:
     estimate = f" {estimate_label}" if metric.estimate else ""
-    note = f"  [dim]({escape(metric.note)})[/dim]" if metric.note else ""
+    note = f"  [dim]({_text(metric.note)})[/dim]" if metric.note else ""
     implied = metric.phase in ("run", "command") or metric.name == "energy per epoch"
-    where = "" if implied else f" [dim]of {escape(metric.phase)}[/dim]"
+    where = "" if implied else f" [dim]of {_text(metric.phase)}[/dim]"
     value = figure_text(metric.value, metric.expanded, metric.unit)
-    return f"[bold]{escape(metric.name)}[/bold]{where}: {escape(value)}{estimate}{note}"
+    return f"[bold]{_text(metric.name)}[/bold]{where}: {_text(value)}{estimate}{note}"
 
 
 def _energy_table(phases: Sequence[PhaseGroup], estimate_label: str) -> Table:
@@ -80,7 +87,7 @@ def _energy_table(phases: Sequence[PhaseGroup], estimate_label: str) -> Table:
     table.add_column("peak W", justify="right", no_wrap=True)
     table.add_column("method", overflow="fold")
     for phase in phases[:MOST_PHASES]:
-        name = escape(phase.name) + (f" ×{phase.count}" if phase.count > 1 else "")
+        name = _text(phase.name, LONGEST_NAME) + (f" ×{phase.count}" if phase.count > 1 else "")
         duration = duration_text(phase.duration_s)
         rows = phase.components[:MOST_COMPONENTS] + phase.not_explained
         if phase.total is not None and len(phase.components) > 1:
@@ -108,13 +115,13 @@ def _figure_cells(figure: EnergyFigure, host: str, estimate_label: str) -> list[
     energy = "not measured"
     if figure.joules is not None:
         energy = figure_text(figure.joules, figure.expanded_joules, "J")
-    method = estimate_label if figure.estimate else escape(figure.method)
+    method = estimate_label if figure.estimate else _text(figure.method)
     if figure.coverage < 0.9995:
         method += f", {figure.coverage:.1%} covered"
     if not figure.accuracy_known:
         method += " (U without the device's own error)"
     return [
-        escape(figure.name.removeprefix(host)),
+        _text(figure.name.removeprefix(host)),
         energy,
         watts_text(figure.mean_watts),
         watts_text(figure.peak_watts),
@@ -136,13 +143,13 @@ def _budget_table(phases: Sequence[PhaseGroup]) -> Table:
     for heading in (*TERMS, "U (k=2)"):
         table.add_column(heading, justify="right", no_wrap=True)
     for phase in phases:
-        name = escape(phase.name)
+        name = _text(phase.name, LONGEST_NAME)
         for figure in _figures(phase):
             if not figure.joules or figure.expanded_joules is None:
                 continue
             parts = [*(figure.terms.get(term, 0.0) for term in TERMS), figure.expanded_joules]
             shares = [share_text(part / abs(figure.joules)) for part in parts]
-            table.add_row(name, escape(figure.name.removeprefix(host)), *shares)
+            table.add_row(name, _text(figure.name.removeprefix(host)), *shares)
             name = ""
     return table
 
@@ -154,7 +161,7 @@ def _methods_table(phases: Sequence[PhaseGroup]) -> Table:
     for heading in ("phase", "scope", "used", "others"):
         table.add_column(heading, overflow="fold")
     for phase in phases:
-        name = escape(phase.name)
+        name = _text(phase.name, LONGEST_NAME)
         for figure in phase.components:
             others = [
                 f"{_method_text(a.channel, a.method)} {a.difference:+.1%}"
@@ -163,7 +170,7 @@ def _methods_table(phases: Sequence[PhaseGroup]) -> Table:
             ]
             if others:
                 used = [_method_text(channel, figure.method) for channel in figure.channels]
-                table.add_row(name, escape(figure.name.removeprefix(host)), "; ".join(used), "; ".join(others))
+                table.add_row(name, _text(figure.name.removeprefix(host)), "; ".join(used), "; ".join(others))
                 name = ""
     return table
 
@@ -171,7 +178,7 @@ def _methods_table(phases: Sequence[PhaseGroup]) -> Table:
 def _method_text(channel: str, method: str) -> str:
     """The quantity, which tells a counter from a power; whether it is padded it does not tell."""
     quantity = channel.rpartition("/")[2]
-    return escape(f"{quantity}, padded" if method == "padded" else quantity)
+    return _text(f"{quantity}, padded" if method == "padded" else quantity)
 
 
 def _print_sampling(console: Console, summary: Summary) -> None:
