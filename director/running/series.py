@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from director.answers.summary import Metric, Summary
 
 SERIES_VERSION = 1
+CHIEF_METRICS = (  # told of every run, where it has them
+    "time-to-train",
+    "joules-to-train",
+    "energy of the run",
+    "energy",
+    "MLPerf efficiency",
+    "MLPerf energy per stream",
+    "MLPerf energy per query",
+    "samples per joule",
+)
 
 
 class SeriesRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +63,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     estimate: bool
     runs: int
     mean: float
+    expanded: float | None  # U of the mean, k = 2; null: that of a run is not known
     standard_deviation: float | None  # of the sample; null: one run has none
     lowest: float
     highest: float
@@ -62,6 +73,7 @@ class OlympicScore(msgspec.Struct, frozen=True, kw_only=True):
     """MLPerf Training's mean: the fastest and the slowest of three runs or more are dropped."""
 
     kept: list[str]  # directories of the runs
+    dropped: list[str]  # the fastest, then the slowest
     mean_seconds: float
     mean_joules: float
     expanded_joules: float | None  # U, k = 2, of the mean; null: that of a run is not known
@@ -162,6 +174,7 @@ def _show(directory: Path, series: Series, summaries: dict[str, Summary], option
     finished = {name: summary for name, summary in summaries.items() if name in good}
     metrics, score = spread(list(finished.values())), olympic_score(finished)
     if metrics and not options.quiet:
+        _print_runs(series, summaries, score)
         _print(series, metrics, score)
     if options.json is not None:
         raw = [msgspec.Raw((directory / name / "summary.json").read_bytes()) for name in summaries]
@@ -171,28 +184,27 @@ def _show(directory: Path, series: Series, summaries: dict[str, Summary], option
 
 def spread(summaries: Sequence[Summary]) -> list[Spread]:
     """Mean and sample standard deviation of every metric, in the order of the first run that has it."""
-    values: dict[tuple[str, str, str], list[float]] = {}
-    estimates: set[tuple[str, str, str]] = set()
+    by_metric: dict[tuple[str, str, str], list[Metric]] = {}
     for summary in summaries:
         for metric in summary.metrics:
-            key = (metric.name, metric.phase, metric.unit)
-            values.setdefault(key, []).append(metric.value)
-            if metric.estimate:
-                estimates.add(key)
-    return [
-        Spread(
-            name=key[0],
-            phase=key[1],
-            unit=key[2],
-            estimate=key in estimates,
-            runs=len(found),
-            mean=statistics.fmean(found),
-            standard_deviation=statistics.stdev(found) if len(found) > 1 else None,
-            lowest=min(found),
-            highest=max(found),
-        )
-        for key, found in values.items()
-    ]
+            by_metric.setdefault((metric.name, metric.phase, metric.unit), []).append(metric)
+    return [_spread(found) for found in by_metric.values()]
+
+
+def _spread(metrics: Sequence[Metric]) -> Spread:
+    values = [metric.value for metric in metrics]
+    return Spread(
+        name=metrics[0].name,
+        phase=metrics[0].phase,
+        unit=metrics[0].unit,
+        estimate=any(metric.estimate for metric in metrics),
+        runs=len(values),
+        mean=statistics.fmean(values),
+        expanded=_expanded_of_mean(metrics),
+        standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
+        lowest=min(values),
+        highest=max(values),
+    )
 
 
 def olympic_score(summaries: dict[str, Summary]) -> OlympicScore | None:
@@ -209,8 +221,10 @@ def olympic_score(summaries: dict[str, Summary]) -> OlympicScore | None:
         return None
     kept, seconds, joules = olympic([(run_s, energy.value) for run_s, energy in runs])
     names, energies = list(summaries), [runs[i][1] for i in kept]
+    dropped = sorted(set(range(len(runs))) - set(kept), key=lambda i: (runs[i][0], i))
     return OlympicScore(
         kept=[names[i] for i in kept],
+        dropped=[names[i] for i in dropped],
         mean_seconds=seconds,
         mean_joules=joules,
         expanded_joules=_expanded_of_mean(energies),
@@ -218,14 +232,43 @@ def olympic_score(summaries: dict[str, Summary]) -> OlympicScore | None:
     )
 
 
-def _expanded_of_mean(energies: Sequence[Metric]) -> float | None:
+def _expanded_of_mean(metrics: Sequence[Metric]) -> float | None:
     """The mean U of the runs, which share a meter, and in quadrature 2·s/√n for what differs between them."""
-    known = [energy.expanded for energy in energies if energy.expanded is not None]
-    if len(known) < len(energies):
+    known = [metric.expanded for metric in metrics if metric.expanded is not None]
+    if len(known) < len(metrics):
         return None
-    values = [energy.value for energy in energies]
-    spread_joules = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return math.hypot(statistics.fmean(known), 2 * spread_joules)
+    values = [metric.value for metric in metrics]
+    of_repeats = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return math.hypot(statistics.fmean(known), 2 * of_repeats)
+
+
+def _print_runs(series: Series, summaries: dict[str, Summary], score: OlympicScore | None) -> None:
+    """A line per run with its chief figures, and whether it counts."""
+    found = {name: {m.name: m for m in summary.metrics} for name, summary in summaries.items()}
+    columns = [name for name in CHIEF_METRICS if any(name in metrics for metrics in found.values())]
+    rows = []
+    for run in series.runs:
+        metrics = found.get(run.directory, {})
+        rows.append([run.directory, _remark(run, score), *(_value_text(metrics.get(name)) for name in columns)])
+    print_table(series.label or "series", ["run", "", *columns], rows)
+
+
+def _remark(run: SeriesRun, score: OlympicScore | None) -> str:
+    if run.interrupted:
+        return "interrupted"
+    if run.status:
+        return f"failed, status {run.status}"
+    if score is not None and run.directory in score.dropped:
+        return "fastest, dropped" if run.directory == score.dropped[0] else "slowest, dropped"
+    return ""
+
+
+def _value_text(metric: Metric | None) -> str:
+    from director.answers.number_text import figure_text
+
+    if metric is None:
+        return "–"
+    return figure_text(metric.value, None, metric.unit.partition(" (")[0]) + (" ESTIMATE" if metric.estimate else "")
 
 
 def _print(series: Series, metrics: list[Spread], score: OlympicScore | None) -> None:
@@ -240,7 +283,7 @@ def _print(series: Series, metrics: list[Spread], score: OlympicScore | None) ->
                 metric.name + (" ESTIMATE" if metric.estimate else ""),
                 metric.phase,
                 str(metric.runs),
-                figure_text(metric.mean, None, unit),
+                figure_text(metric.mean, metric.expanded, unit),
                 share_text((metric.standard_deviation or 0.0) / abs(metric.mean)) if known else "–",
                 figure_text(metric.lowest, None, unit),
                 figure_text(metric.highest, None, unit),

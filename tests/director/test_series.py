@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,31 @@ def test_the_spread_is_the_samples() -> None:
     assert (guess.runs, guess.standard_deviation, guess.estimate) == (1, None, True)
 
 
+def with_u(seconds: float, joules: float, expanded: float, *, estimate: bool = False) -> Summary:
+    """A training whose energy has a U."""
+    run = summary(time_to_train=seconds, joules_to_train=joules)
+    energy = msgspec.structs.replace(run.metrics[1], expanded=expanded, estimate=estimate)
+    return msgspec.structs.replace(run, metrics=[run.metrics[0], energy])
+
+
+def test_the_worked_example_of_the_uncertainty_of_repeats() -> None:
+    # docs/formulas/metrics.md: kept are 500, 900 and 400 J with U = 30, 54 and 24 J
+    runs = [(10.0, 500.0), (9.0, 100.0), (12.0, 1.0), (11.0, 900.0), (10.5, 400.0)]
+    score = olympic_score({str(i): with_u(t, e, 0.06 * e) for i, (t, e) in enumerate(runs)})
+    assert score is not None and (score.mean_seconds, score.mean_joules) == (10.5, 600.0)
+    assert score.expanded_joules == pytest.approx(math.hypot(36.0, 2 * math.sqrt(70_000 / 3)))
+    assert score.expanded_joules == pytest.approx(307.6, abs=0.05)
+
+
+def test_a_common_error_does_not_average_down() -> None:
+    energy = spread([with_u(10.0, 100.0, 5.0) for _ in range(50)])[1]
+    assert (energy.mean, energy.expanded) == (100.0, pytest.approx(5.0))
+    (_, mixed) = spread([with_u(10.0, 100.0, 5.0), with_u(10.0, 104.0, 5.0, estimate=True)])
+    assert mixed.estimate, "an estimate among the runs makes the mean one"
+    assert mixed.expanded == pytest.approx(math.hypot(5.0, 2 * math.sqrt(8.0 / 2)))
+    assert olympic_score({"a": with_u(1.0, 1.0, 0.1), "b": with_u(1.0, 1.0, 0.1, estimate=True)}).estimate  # type: ignore[union-attr]
+
+
 def test_the_olympic_score_drops_the_fastest_and_the_slowest() -> None:
     runs = {
         f"run-{i}": summary(time_to_train=seconds, joules_to_train=joules)
@@ -70,6 +96,7 @@ def test_the_olympic_score_drops_the_fastest_and_the_slowest() -> None:
     score = olympic_score(runs)
     assert score is not None
     assert score.kept == ["run-0", "run-2", "run-3"]
+    assert score.dropped == ["run-1", "run-4"], "the fastest, then the slowest"
     assert (score.mean_seconds, score.mean_joules) == (25.0, 5.0)
     assert score.expanded_joules is None, "nobody knows the U of the runs"
     assert olympic_score({"a": summary(energy=1.0)}) is None
