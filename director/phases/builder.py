@@ -96,14 +96,12 @@ class _Warnings:
         return texts
 
 
-class _Codes:
-    """Texts as small numbers."""
+class _Codes(dict[str, int]):
+    """Texts as small numbers, given in the order in which they are first asked for."""
 
-    def __init__(self, first: str) -> None:
-        self.by_text = {first: 0}
-
-    def __getitem__(self, text: str) -> int:
-        return self.by_text.setdefault(text, len(self.by_text))
+    def __missing__(self, text: str) -> int:
+        code = self[text] = len(self)
+        return code
 
 
 class _Builder:
@@ -113,7 +111,7 @@ class _Builder:
         self._span = (begin_ns, max(begin_ns, end_ns))
         self._warnings = _Warnings()
         self._points: list[Point] = []
-        self._names, self._lanes = _Codes(COMMAND), _Codes("")
+        self._names, self._lanes = _Codes({COMMAND: 0}), _Codes({"": 0})
         self._begin, self._end, self._bound, self._index = array("q"), array("q"), array("q"), array("q")
         self._begin_order, self._end_order = array("q"), array("q")
         self._name, self._lane, self._rank = array("i"), array("i"), array("i")
@@ -213,7 +211,7 @@ class _Builder:
             else:
                 self._end_row(row, event, t_ns, bound_ns, order)
         self._pair_plain_ends()
-        names = list(self._names.by_text)
+        names = list(self._names)
         for row, source in self._sources.items():
             self._end[row] = max(self._begin[row], self._span[1])
             self._flags[row] = NEVER_CLOSED
@@ -316,7 +314,7 @@ class _Builder:
                 for unit, amounts in self._work.items()
             },
             names=names,
-            lanes=list(self._lanes.by_text),
+            lanes=list(self._lanes),
             attributes={int(place[row]): kept for row, kept in self._attributes.items() if place[row] >= 0},
         )
 
