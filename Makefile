@@ -1,9 +1,11 @@
 # make run    train a small real model under measurement and print its joules-to-train
 # make test   lint, type-check and run the tests
-# Both make their own virtual environment in .venv; all they need is Python 3.10 or newer, and gcc for the tests.
+# Both make their own virtual environment in .venv; all they need is Python 3.10 or newer. With gcc (or cc) the tests
+# also read simulated GPUs; without one those are skipped. Without a GPU, this fetches less:
+#     make run TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
 
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
+TORCH ?= torch
 BIN := .venv/bin
 DEMO := .venv/demo-installed
 TEST := .venv/test-installed
@@ -11,7 +13,8 @@ TEST := .venv/test-installed
 .PHONY: run test test-long lint bench clean
 
 run: $(DEMO)
-	$(BIN)/power-director run --label digits --idle 5 --mllog - -- $(BIN)/python -m power_agent.demos.train_digits
+	$(BIN)/power-director run --label digits --idle 5 --mllog power-sessions/digits.mllog -- \
+		$(BIN)/python -m power_agent.demos.train_digits --mllog power-sessions/digits.mllog
 
 test: lint
 	$(BIN)/python -m pytest

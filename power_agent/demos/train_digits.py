@@ -131,6 +131,8 @@ def _train(options: argparse.Namespace, seed: int, handler: logging.Handler) -> 
         accuracy = trainer.accuracy(digits)
         log.event(key.EVAL_ACCURACY, accuracy, metadata=where)
         log.end(key.EVAL_STOP, metadata=where)
+        if options.mllog != "-":  # there its lines tell
+            print(f"train_digits: epoch {epoch}: accuracy {accuracy:.4f}", file=sys.stderr)
     reached = accuracy >= options.target
     log.end(key.RUN_STOP, metadata={"status": key.SUCCESS if reached else key.ABORTED, **where})
     took_s = time.monotonic() - began_s
