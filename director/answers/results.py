@@ -5,6 +5,7 @@ Everything is computed from raw files alone and in a fixed order, so that a seco
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,12 +54,11 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
     begin_ns, end_ns = _span(session, manifest)
     table, points, problems = read_phases(session, manifest, begin_ns, end_ns)
     write_phases(session / "phases.parquet", table)
-    groups, intervals = _groups(table, manifest)
+    groups, left_out, intervals = _groups(table, manifest)
     channels = [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
     flaws = [(host, channel, find_flaw(channel)) for host, channel in channels]
     tree = build_tree([(host, channel) for host, channel, flaw in flaws if not flaw])
-    listed = groups[:MOST_GROUPS]
-    figures: list[dict[str, EnergyFigure]] = [{} for _ in listed]  # per group, by component
+    figures: list[dict[str, EnergyFigure]] = [{} for _ in groups]  # per group, by component
     idle: dict[str, float] = {}
     doubts = [f"{c.name} of {host} is left out: its driver tells of {flaw}" for host, c, flaw in flaws if flaw]
     doubts += lost_files(session, manifest)
@@ -71,11 +71,11 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
             watts = idle_watts(energy)
             if watts is not None:
                 idle[component.name] = watts
-            for group, found in zip(listed, figures, strict=True):
+            for group, found in zip(groups, figures, strict=True):
                 found[component.name] = component_figure(energy, group.intervals)
     cut = roots(tree)
     phases = [
-        _phase_group(group, table, found, tree, cut, begin_ns) for group, found in zip(listed, figures, strict=True)
+        _phase_group(group, table, found, tree, cut, begin_ns) for group, found in zip(groups, figures, strict=True)
     ]
     run = next((p for p in phases if p.name == "run"), phases[0])
     workload = manifest.workload
@@ -90,7 +90,7 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
         scope_of_total=_scope_of_total(cut, tree),
         metrics=session_metrics(phases, manifest.factors),
         phases=phases,
-        phases_left_out=max(0, len(groups) - MOST_GROUPS),
+        phases_left_out=left_out,
         idle_watts=idle,
         sampling=_sampling(manifest),
         points=[f"{(p.t_ns - begin_ns) * 1e-9:.3f} s {p.name}" for p in points[:MOST_POINTS]],
@@ -121,16 +121,21 @@ def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
     return begin, end
 
 
-def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], Intervals]:
+def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], int, Intervals]:
     """Phases by name, the command and the run first, then the longest, and the intervals to give energies for.
 
-    The first intervals are the phases themselves. A name whose phases overlap gets the union of its time besides.
+    Of many names only those that last longest are told, and between them the number of the others. The first intervals
+    are the phases themselves. A name whose phases overlap gets the union of its time besides.
     """
     begins, ends, bounds = [table.begin_ns], [table.end_ns], [table.time_bound_ns.astype(np.float64)]
     count = len(table)
     groups: list[_Group] = []
-    order = np.argsort(table.name_code, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(table.name_code[order])) + 1):
+    lasting = np.bincount(table.name_code, weights=table.end_ns - table.begin_ns).tolist()
+    codes = np.flatnonzero(np.bincount(table.name_code)).tolist()
+    names = table.names
+    longest = heapq.nsmallest(MOST_GROUPS, codes, key=lambda c: (c != 0, names[c] != "run", -lasting[c], names[c]))
+    for code in longest:
+        rows = np.flatnonzero(table.name_code == code)
         begin, end = union(table.begin_ns[rows], table.end_ns[rows])
         intervals = rows
         if len(begin) != len(rows):
@@ -139,11 +144,10 @@ def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], Interv
             begins.append(begin)
             ends.append(end)
             bounds.append(np.full(len(begin), float(table.time_bound_ns[rows].max())))
-        name = table.names[int(table.name_code[rows[0]])]
-        groups.append(_Group(name, rows, intervals, int((end - begin).sum())))
-    groups.sort(key=lambda g: (0 not in g.phases, g.name != "run", -g.duration_ns, g.name))
+        groups.append(_Group(names[code], rows, intervals, int((end - begin).sum())))
     idle = [(int(a), int(b)) for a, b in manifest.idle_ns]
-    return groups, Intervals(np.concatenate(begins), np.concatenate(ends), np.concatenate(bounds), idle)
+    intervals_of_all = Intervals(np.concatenate(begins), np.concatenate(ends), np.concatenate(bounds), idle)
+    return groups, len(codes) - len(groups), intervals_of_all
 
 
 def _sources(session: Path, manifest: Manifest, component: Component) -> list[Source]:

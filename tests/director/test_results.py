@@ -336,3 +336,14 @@ def test_phases_that_tile_the_command_sum_to_it(data: st.DataObject) -> None:
         assert row["joules"] is None or row["expanded_joules"] >= 0
         assert 0 <= row["coverage"] <= 1
     json.loads(text, parse_constant=pytest.fail)  # neither NaN nor Infinity
+
+
+def test_of_many_names_those_that_last_longest_are_listed(tmp_path: Path) -> None:
+    file = each_second(tmp_path, [power()], [100.0] * 400)
+    phases = [(f"s{i}", at(10 + i), at(10 + i + 0.002 * (i + 1))) for i in range(300)]
+    made_marks(tmp_path, [("run", at(9), at(9.001)), *phases])
+    made_manifest(tmp_path, [file], (at(0), at(400)), phase_sources=MARKS)
+    summary = write_results(tmp_path)
+    assert [p.name for p in summary.phases] == ["command", "run", *(f"s{i}" for i in range(299, 201, -1))]
+    assert summary.phases_left_out == 202
+    assert len(pq.read_table(tmp_path / "energies.parquet")) == 302
