@@ -232,3 +232,21 @@ def test_any_marks_make_a_sound_table(events: list[MarkEvent], end_ns: int) -> N
 def test_a_command_that_was_never_measured_is_a_table_of_one_row() -> None:
     table, warnings, points = build([], begin_ns=5, end_ns=5, wall_to_session=None)
     assert len(table) == 1 and warnings == [] and points == []
+
+
+def test_many_stamps_of_both_clocks_come_to_the_place_of_one() -> None:
+    # more than are placed at once; an impossible time among them moves no other
+    count = 40_000
+    clocks = ["wall" if i % 3 else "monotonic" for i in range(count)]
+    marks = [begin(10 * i + (1_000_000 if clocks[i] == "wall" else 0), "x", clock=clocks[i]) for i in range(count)]
+    marks.insert(7, begin(1 << 62, "never", clock="wall"))
+    table, warnings, _ = build(marks, begin_ns=0, end_ns=10 * count, wall_to_session=place)
+    assert table.begin_ns[1:].tolist() == list(range(0, 10 * count, 10))
+    assert table.time_bound_ns[1:].tolist() == [1_000_007 if clock == "wall" else 0 for clock in clocks]
+    assert any("impossible time" in text for text in warnings)
+
+
+def test_without_a_clock_marks_in_wall_time_are_left_out() -> None:
+    marks = [begin(1100, "a"), begin(5, "b", clock="wall"), end(1200, "a"), end(6, "b", clock="wall")]
+    table, warnings, _ = build(marks, begin_ns=BEGIN, end_ns=END, wall_to_session=None)
+    assert rows(table) == [("a", 1100, 1200, -1, 0)] and warnings == []
