@@ -79,6 +79,8 @@ def component_energy(
             whole[source.channel.name] = total_watts
     methods, warnings = _self_check(component, methods, whole)
     expanded = np.stack([np.where(np.isfinite(m.energies.joules), m.energies.expanded_joules, np.inf) for m in methods])
+    # U does not know of what was not seen: where a device fell silent, the method that saw most of it comes first.
+    expanded /= np.maximum(np.stack([m.energies.coverage for m in methods]), 1e-9)
     for i, method in enumerate(methods):
         if method.demoted:
             expanded[i] = np.where(np.isfinite(expanded[i]), 1e300, np.inf)

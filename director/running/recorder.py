@@ -10,6 +10,7 @@ from power_agent.messages import Ready, SamplerSpec
 from power_agent.sampler_client import SamplerClient, SamplerFailed
 
 STOP_TIMEOUT_S = 15.0
+MOST_TAIL_S = 30.0  # for the slowest device: the job has ended, and somebody waits
 
 
 class Recorder:
@@ -28,7 +29,7 @@ class Recorder:
     @property
     def tail_s(self) -> float:
         """How long sampling goes on after the work, in seconds of the session's clock."""
-        return self.ready.tail_s if self.ready is not None and self._client is not None else 0.0
+        return min(MOST_TAIL_S, self.ready.tail_s) if self.ready is not None and self._client is not None else 0.0
 
     def look(self) -> None:
         """Notice the sampler's death."""

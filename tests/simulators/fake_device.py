@@ -2,16 +2,20 @@
 
 Settings: `hz` (default 20), `hang_from` with `release_file` (readings from this number on hang until the file is
 there), `fail_from`/`fail_until`, `lost_at`, `finish_at`, `raise_at` (numbers of readings), `journal` (a file that gets
-the instant of every reading, so that a test knows what the spool should hold).
+the instant of every reading, so that a test knows what the spool should hold), `channel` (JSON: fields that replace
+those of the power channel, however absurd), `value` (what its readings say).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
+
+import msgspec
 
 from drivers.contract import Channel, DeviceLost, Driver, DriverOptions, Finished, Group, ReadFailed, Row
 
@@ -27,16 +31,17 @@ class FakeGroup(Group):
     def __init__(self, device: str, settings: dict[str, str], clock_ns: Callable[[], int]) -> None:
         self.name = "power"
         self.default_hz = float(settings.get("hz", "20"))
+        power = Channel(
+            name=f"{device}/0/power",
+            device=device,
+            quantity="power",
+            unit="W",
+            kind="gauge",
+            window_s=0.1,
+            update_period_s=0.05,
+        )
         self.channels = (
-            Channel(
-                name=f"{device}/0/power",
-                device=device,
-                quantity="power",
-                unit="W",
-                kind="gauge",
-                window_s=0.1,
-                update_period_s=0.05,
-            ),
+            msgspec.structs.replace(power, **json.loads(settings.get("channel", "{}"))),
             Channel(name=f"{device}/0/readings", device=device, quantity="energy", unit="J", kind="counter"),
         )
         self._clock_ns = clock_ns
@@ -44,6 +49,7 @@ class FakeGroup(Group):
         self._journal = None
         if "journal" in settings:
             self._journal = os.open(settings["journal"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self._watts = float(settings.get("value", POWER_W))
         self.readings = 0
 
     def read(self) -> Sequence[Row]:
@@ -65,7 +71,7 @@ class FakeGroup(Group):
         middle_ns = (before_ns + after_ns) // 2
         if self._journal is not None:
             os.write(self._journal, f"{middle_ns}\n".encode())
-        return [Row(middle_ns, after_ns - before_ns, (POWER_W, number))]
+        return [Row(middle_ns, after_ns - before_ns, (self._watts, number))]
 
     def _number(self, name: str) -> int:
         return int(self._settings.get(name, NEVER))

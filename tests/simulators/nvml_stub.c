@@ -140,7 +140,8 @@ READ(nvmlDeviceGetPowerUsage, "power", unsigned,
      isnan(gpu->power_override_mw) ? lround(power_mw(config, gpu, gpu->average_window_s))
                                    : (int32_t)gpu->power_override_mw)
 READ(nvmlDeviceGetTotalEnergyConsumption, "energy", unsigned long long,
-     llround(1000 * energy_j(gpu, last_multiple(now_s(config), gpu->energy_step_s)) + gpu->energy_offset_mj))
+     llround(1000 * gpu->energy_gain * energy_j(gpu, last_multiple(now_s(config), gpu->energy_step_s))
+             + gpu->energy_offset_mj))
 READ(nvmlDeviceGetEnforcedPowerLimit, "limit", unsigned, gpu->limit_mw)
 READ(nvmlDeviceGetFanSpeed, "fan", unsigned, gpu->fan)
 READ(nvmlDeviceGetPerformanceState, "performance_state", unsigned, gpu->performance_state)

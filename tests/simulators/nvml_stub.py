@@ -48,6 +48,7 @@ class StubGpu:
     instant_window_s: float = 0.025
     energy_step_s: float = 0.1  # the counter changes at multiples of this; 0: always
     energy_offset_mj: int = 0
+    energy_gain: float = 1.0  # of the counter against the power
     module_extra_w: float = 0.0  # 0: the module scope is not supported
     memory_fraction: float = 0.0  # 0: the memory scope is not supported
     power_override_mw: float = float("nan")  # every power reading says this, as a signed integer

@@ -19,7 +19,7 @@ struct gpu {
     double architecture, capability_major, capability_minor, persistence, mig;
     double low_w, high_w, period_s, duty, step_at_s; /* the waveform */
     double update_s, average_window_s, instant_window_s;
-    double energy_step_s, energy_offset_mj;
+    double energy_step_s, energy_offset_mj, energy_gain; /* gain: of the counter against the power */
     double module_extra_w, memory_fraction; /* 0: that scope is not supported */
     double power_override_mw;               /* not NaN: every power reading says this, as a signed integer */
     double power_value_type;                /* nvmlValueType_t of the power fields */
@@ -51,7 +51,7 @@ static const struct key gpu_keys[] = {
     NUMBER(gpu, persistence), NUMBER(gpu, mig),
     NUMBER(gpu, low_w), NUMBER(gpu, high_w), NUMBER(gpu, period_s), NUMBER(gpu, duty), NUMBER(gpu, step_at_s),
     NUMBER(gpu, update_s), NUMBER(gpu, average_window_s), NUMBER(gpu, instant_window_s),
-    NUMBER(gpu, energy_step_s), NUMBER(gpu, energy_offset_mj),
+    NUMBER(gpu, energy_step_s), NUMBER(gpu, energy_offset_mj), NUMBER(gpu, energy_gain),
     NUMBER(gpu, module_extra_w), NUMBER(gpu, memory_fraction), NUMBER(gpu, power_override_mw),
     NUMBER(gpu, power_value_type),
     NUMBER(gpu, temperature_c), NUMBER(gpu, memory_temperature_c), NUMBER(gpu, sm_mhz), NUMBER(gpu, memory_mhz),
