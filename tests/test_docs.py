@@ -21,6 +21,7 @@ BLOCK = re.compile(r"^```(?P<language>\w+) (?P<what>\S+)\n(?P<text>.*?)^```$", r
 ANY_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 PATH_IN_CODE = re.compile(r"\b(?:drivers|power_agent|director|tests|benchmarks|examples|docs)/[\w./-]*\w")
+DEADLINE_S = 300
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
@@ -93,7 +94,9 @@ def run_blocks(page: Path, folder: Path, kinds: set[str]) -> None:
             if language == "console":
                 text = "\n".join(line[2:] for line in text.splitlines() if line.startswith("$ "))
             command = {"console": ["bash", "-ec"], "python": [sys.executable, "-c"]}[language]
-            done = subprocess.run([*command, text], cwd=folder, env=environment, capture_output=True, text=True)
+            done = subprocess.run(
+                [*command, text], cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE_S
+            )
             assert done.returncode == 0, f"{name(page)}: {text}\n{done.stdout}{done.stderr}"
 
 
