@@ -82,10 +82,12 @@ def component_energy(
     # U does not know of what was not seen: where a device fell silent, the method that saw most of it comes first.
     expanded /= np.maximum(np.stack([m.energies.coverage for m in methods]), 1e-9)
     for i, method in enumerate(methods):
-        if method.demoted:
-            expanded[i] = np.where(np.isfinite(expanded[i]), 1e300, np.inf)
-        elif method.name == "counter":
+        if method.name == "counter":
             expanded[i] /= COUNTER_PREFERENCE
+        if method.channel.accuracy is None:  # its U lacks a term that the others' have
+            expanded[i] *= 1e50
+        if method.demoted:
+            expanded[i] *= 1e100
     chosen = expanded.argmin(axis=0).astype(np.int64)
     return ComponentEnergy(component, methods, chosen, _pick([m.energies for m in methods], chosen), warnings)
 

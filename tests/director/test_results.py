@@ -181,9 +181,9 @@ def test_a_short_burst_on_an_idle_machine_is_exact_when_padded(tmp_path: Path) -
     assert abs(other.joules - 450 * 2.3) < other.expanded_joules
 
 
-def counted(session: Path, gauge_watts: float) -> Summary:
+def counted(session: Path, gauge_watts: float, fraction: float | None = 0.01) -> Summary:
     """20 s of 250 W by a counter, and of `gauge_watts` by a gauge of the same device."""
-    channels = [power("gpu0", "gpu", fraction=0.01), energy()]
+    channels = [power("gpu0", "gpu", fraction=fraction), energy()]
     file = each_second(session, channels, [gauge_watts] * 30, 250_000 * (np.arange(30) + 1))
     made_manifest(session, [file], (at(2), at(22)))
     return write_results(session)
@@ -196,6 +196,11 @@ def test_a_counter_is_believed_and_the_gauge_shown_beside_it(tmp_path: Path) -> 
     (other,) = figure.alternatives
     assert (other.method, other.joules) == ("integrated", pytest.approx(5040.0))
     assert other.difference == pytest.approx(0.008) and other.not_used_because == ""
+
+
+def test_a_device_whose_accuracy_nobody_states_does_not_win_by_that(tmp_path: Path) -> None:
+    (figure,) = group(counted(tmp_path, 252.0, fraction=None), "command").components
+    assert figure.method == "counter" and figure.accuracy_known
 
 
 def test_a_counter_that_differs_by_more_than_a_twentieth_is_not_believed(tmp_path: Path) -> None:
