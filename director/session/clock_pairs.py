@@ -63,19 +63,22 @@ class _Segment:
         outside = np.maximum(np.maximum(knots[0] - at, at - knots[-1]), 0)
         return offset, np.ceil(bound + MAX_SLEW * outside).astype(np.int64)
 
-    def place(self, wall: Instants) -> tuple[Instants, Instants, Instants]:
+    def place(self, wall: Instants) -> tuple[Instants, Instants, npt.NDArray[np.float64]]:
         """Where this segment puts wall instants, how wrong that may be, and how good a place it is.
 
-        The last is 1 among its pairs, 0 in the spans beside them, and below that minus the distance by which this
-        segment misses: it cannot have shown that wall time.
+        The last is 2 among its pairs, 1 in the gaps beside them, less the farther before the first or after the last
+        of all pairs, and negative where this segment misses: it cannot have shown that wall time.
         """
         offset, error = self.offset_and_bound(wall, self.wall)
         raw = wall - offset
         place = np.clip(raw, self.low_ns, self.high_ns)
         missed = np.maximum(np.abs(raw - place) - error, 0)
         span = np.where(raw < place, self.first_ns - self.low_ns, self.high_ns - self.last_ns)
-        among = (self.first_ns <= raw) & (raw <= self.last_ns)
-        return place, np.where(missed > 0, error + missed + span, error), np.where(among, 1, -missed)
+        before, after = self.first_ns - raw, raw - self.last_ns
+        beyond = np.where(self.low_ns == -_FOREVER, before, 0), np.where(self.high_ns == _FOREVER, after, 0)
+        rank = 1 - np.maximum(np.maximum(*beyond), 0) / _FOREVER
+        rank[(before <= 0) & (after <= 0)] = 2
+        return place, np.where(missed > 0, error + missed + span, error), np.where(missed > 0, -missed, rank)
 
 
 class WallClock:
@@ -140,7 +143,7 @@ class WallClock:
         """
         wall = np.clip(wall_ns, 0, _LATEST_WALL)
         best, bound = np.zeros(len(wall), np.int64), np.zeros(len(wall), np.int64)
-        quality = np.full(len(wall), np.iinfo(np.int64).min, np.int64)
+        quality = np.full(len(wall), -np.inf)
         for segment in self._segments:
             place, error, rank = segment.place(wall)
             wins = rank > quality
@@ -149,7 +152,7 @@ class WallClock:
             )
         for segment in self._segments:
             place, error, rank = segment.place(wall)
-            bound = np.where(rank >= 0, np.maximum(bound, np.abs(place - best) + error), bound)
+            bound = np.where(rank >= 1, np.maximum(bound, np.abs(place - best) + error), bound)
         return best, bound
 
     def to_wall(self, monotonic_ns: Instants) -> tuple[Instants, Instants]:

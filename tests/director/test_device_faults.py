@@ -302,7 +302,7 @@ def start_fake(folder: Path, options: Sequence[object]) -> subprocess.Popen[str]
 
 def test_a_driver_that_describes_its_device_absurdly_costs_nobody_else_a_figure(tmp_path: Path) -> None:
     trace = tmp_path / "t.csv"
-    trace.write_text("time_s,wall_watts\n" + "".join(f"{second},10.0\n" for second in range(61)))
+    trace.write_text("time_s,wall_watts\n" + "".join(f"{second},10.0\n" for second in range(6001)))
     options = ["--drivers=fake", f"--replay={trace}", "--replay-speed=60"]
     processes = {}
     for number, (told, channel) in enumerate(ABSURD.items()):
