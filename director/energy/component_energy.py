@@ -81,13 +81,11 @@ def component_energy(
     expanded = np.stack([np.where(np.isfinite(m.energies.joules), m.energies.expanded_joules, np.inf) for m in methods])
     # U does not know of what was not seen: where a device fell silent, the method that saw most of it comes first.
     expanded /= np.maximum(np.stack([m.energies.coverage for m in methods]), 1e-9)
-    for i, method in enumerate(methods):
-        if method.name == "counter":
-            expanded[i] /= COUNTER_PREFERENCE
-        if method.channel.accuracy is None:  # its U lacks a term that the others' have
-            expanded[i] *= 1e50
-        if method.demoted:
-            expanded[i] *= 1e100
+    expanded *= np.array([[1 / COUNTER_PREFERENCE if m.name == "counter" else 1.0] for m in methods])
+    # of U that nobody states there is nothing to compare
+    trust = np.array([[2 if m.demoted else 1 if m.channel.accuracy is None else 0] for m in methods])
+    trust = np.where(np.isfinite(expanded), trust, 3)
+    expanded = np.where(trust == trust.min(axis=0), expanded, np.inf)
     chosen = expanded.argmin(axis=0).astype(np.int64)
     return ComponentEnergy(component, methods, chosen, _pick([m.energies for m in methods], chosen), warnings)
 
