@@ -189,6 +189,7 @@ def test_when_the_terminal_goes_the_job_is_told_and_the_session_is_whole(tmp_pat
     pid, master = pty.fork()
     if pid == 0:
         os.chdir(tmp_path)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
         line = command("run", *HOST_ONLY, "--output=s", "--", "sleep", "60")
         os.execv(line[0], line)
     until(lambda: started(tmp_path / "s"), "the job to start")
