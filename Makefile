@@ -5,7 +5,7 @@
 #     make run TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
 
 PYTHON ?= python3
-TORCH ?= torch
+TORCH ?= torch==2.13.0
 BIN := .venv/bin
 DEMO := .venv/demo-installed
 TEST := .venv/test-installed

@@ -22,6 +22,7 @@ from power_agent.messages import DriverState, Ready, SamplerSpec
 from power_agent.process_watch import ProcessWatch
 from power_agent.sampled_driver import SampledDriver
 from power_agent.sampled_group import SampledGroup
+from power_agent.sampler_client import LAST_READINGS_LOST
 from power_agent.sampling_thread import SamplingThread
 from power_agent.spool import Batch, SpoolUnwritable, SpoolWriter
 from power_agent.stream_plan import buffer_limits, check_rates, plan_streams, tail_s
@@ -298,7 +299,7 @@ class Sampler:
         self._spool.close()
         if not written:
             print(f"{self._spool.path}: the last readings could not be written", file=sys.stderr)
-        return 0 if written else 1
+        return 0 if written else LAST_READINGS_LOST
 
 
 def _not_usable_yet(state: DriverState) -> DriverState:

@@ -18,6 +18,7 @@ SPEC_FILE = "sampler.json"
 LOG_FILE = "sampler.log"
 MAX_READY_BYTES = 16 << 20
 LOG_LINES = 5  # of its log in an error message
+LAST_READINGS_LOST = 1  # exit status of a sampler that could not write everything
 
 
 class SamplerFailed(Exception):
@@ -106,6 +107,8 @@ class SamplerClient:
             self._process.wait()
         if self._process.returncode != 0:
             text = f"the sampling process ended with status {self._process.returncode}"
+            if self._process.returncode == LAST_READINGS_LOST:  # on a full disk its log is empty too
+                text = "the last readings could not be written; is the disk full?"
             raise SamplerFailed(_with_log(text, self._log))
 
     def _send(self, command: str) -> None:

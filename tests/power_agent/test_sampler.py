@@ -320,7 +320,7 @@ def test_a_disk_that_stays_full_is_told_at_the_end(setup: Setup) -> None:
     eventually(lambda: bool(setup.instants(client.ready.streams[0])), "the first rows in the spool")
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.prlimit(int(setup.meta()["pid"]), resource.RLIMIT_FSIZE, (1, hard))
-    with pytest.raises(SamplerFailed, match="ended with status 1"):
+    with pytest.raises(SamplerFailed, match="is the disk full"):
         client.stop(10)
     assert setup.instants(client.ready.streams[0])
 
