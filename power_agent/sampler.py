@@ -298,7 +298,8 @@ class Sampler:
         written = self._flush() and self._flush()  # the first may only have written what an earlier one could not
         self._spool.close()
         if not written:
-            print(f"{self._spool.path}: the last readings could not be written", file=sys.stderr)
+            with suppress(OSError):  # the log may lie on the same full disk
+                print(f"{self._spool.path}: the last readings could not be written", file=sys.stderr)
         return 0 if written else LAST_READINGS_LOST
 
 
@@ -352,5 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     status = main()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     os._exit(status)  # everything is written; a device that hangs must not hold up the end of the process
