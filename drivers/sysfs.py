@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import ge, le
 from pathlib import Path
 from typing import Protocol
 
@@ -61,28 +62,48 @@ class NumberFile:
     def __init__(self, path: Path, lowest: int, highest: int) -> None:
         self.place = str(path)
         self.trouble = ""
-        self._lowest = lowest
-        self._highest = highest
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.lowest = lowest
+        self.highest = highest
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> tuple[int, Status]:
         """The number and NEW; else MISSING where nothing came, INVALID where it is no number in the range."""
         try:
-            raw = os.pread(self._descriptor, _READ_BYTES, 0)
+            raw = os.pread(self.descriptor, _READ_BYTES, 0)
         except OSError as error:
             self.trouble = str(error.strerror)
             return 0, Status.MISSING
         if not raw:
             self.trouble = "the file is empty"
             return 0, Status.MISSING
-        digits = raw[:-1]  # what the kernel writes is digits and a line end
-        value = int(digits) if digits.isdigit() and raw[-1] == 10 else parse_integer(raw)
-        if value is None or not self._lowest <= value <= self._highest:
+        value = parse_integer(raw)
+        if value is None or not self.lowest <= value <= self.highest:
             return 0, Status.INVALID
         return value, Status.NEW
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
+
+
+class NumberBlock:
+    """Several number files read in one go, which at fast rates costs half of one after the other."""
+
+    def __init__(self, files: Sequence[NumberFile]) -> None:
+        self._descriptors = [file.descriptor for file in files]
+        self._lowest = [file.lowest for file in files]
+        self._highest = [file.highest for file in files]
+
+    def __call__(self) -> list[int] | None:
+        """Every number, in order; None where anything but plain success came: then ask one by one."""
+        try:
+            raws = [os.pread(descriptor, _READ_BYTES, 0) for descriptor in self._descriptors]
+            values = [int(raw) for raw in raws]
+        except (OSError, ValueError):
+            return None
+        if not b"".join(raws).replace(b"\n", b"").isdigit():  # int() takes more than the kernel writes
+            return None
+        plain = all(map(le, self._lowest, values)) and all(map(ge, self._highest, values))
+        return values if plain else None
 
 
 def read_together(sources: Sequence[Counting]) -> tuple[list[int], list[Status]]:

@@ -80,7 +80,7 @@ class FieldBlock:
             part._array = type(part._array).from_buffer(self._memory, offset)
         for part in parts:
             part.ask()
-        self._types = [value_type for value_type, _, _ in _ENTRY.iter_unpack(self._memory)]
+        self._types = tuple(value_type for value_type, _, _ in _ENTRY.iter_unpack(self._memory))
         known = all(value_type < len(_VALUE) for value_type in self._types)
         layout = "".join("24xIi" + _VALUE[t].format.lstrip("=") for t in self._types) if known else ""
         self._entries = Struct("=" + layout) if known else None
@@ -93,7 +93,7 @@ class FieldBlock:
         if self._entries is None:
             return None
         entries = self._entries.unpack(self._memory)
-        if any(entries[1::3]) or list(entries[0::3]) != self._types:
+        if any(entries[1::3]) or entries[0::3] != self._types:
             return None
         return entries[2::3]
 
