@@ -44,14 +44,9 @@ class FieldValues:
         self._call = partial(nvml.nvmlLib["nvmlDeviceGetFieldValues"], handle, len(fields))
         self._array = array
 
-    def ask(self) -> int:
-        """Have NVML fill the entries. Returns its nvmlReturn."""
-        code: int = self._call(self._array)
-        return code
-
     def __call__(self) -> list[Answer]:
         """One answer per field. The call may succeed while a field fails."""
-        failed = self.ask()
+        failed = self._call(self._array)
         if failed:
             return [(failed, 0)] * len(self._array)
         # Unpacking the bytes takes a third of the time of ctypes' attributes.
@@ -72,14 +67,14 @@ class FieldBlock:
 
     def __init__(self, parts: Sequence[FieldValues]) -> None:
         """Moves the parts' entries together; each part goes on working on its own."""
-        self._parts = tuple(parts)
         sizes = [ctypes.sizeof(part._array) for part in parts]
         self._memory = ctypes.create_string_buffer(sum(sizes))
         for part, offset in zip(parts, accumulate(sizes, initial=0), strict=False):
             ctypes.memmove(ctypes.byref(self._memory, offset), part._array, ctypes.sizeof(part._array))
             part._array = type(part._array).from_buffer(self._memory, offset)
-        for part in parts:
-            part.ask()
+        self._calls = [partial(part._call, part._array) for part in parts]
+        for call in self._calls:
+            call()
         self._types = tuple(value_type for value_type, _, _ in _ENTRY.iter_unpack(self._memory))
         known = all(value_type < len(_VALUE) for value_type in self._types)
         layout = "".join("24xIi" + _VALUE[t].format.lstrip("=") for t in self._types) if known else ""
@@ -87,8 +82,8 @@ class FieldBlock:
 
     def __call__(self) -> tuple[float, ...] | None:
         """Every value, in order; None where anything but plain success came: then ask one by one."""
-        for part in self._parts:
-            if part.ask():
+        for call in self._calls:
+            if call():
                 return None
         if self._entries is None:
             return None
