@@ -14,9 +14,11 @@ rate (nothing else: their RAPL paths cannot be moved), and so does our sampler w
 time of all processes that a tool starts counts. codecarbon also estimates the CPU's power from its load, which cannot
 be switched off.
 
-Slowdown. A fixed amount of arithmetic in as many processes as there are cores, so that the sampler has to take its
-time from them. Rounds A (alone) and B (with the sampler) alternate, A B A B …; printed is the median of the ratios B/A
-of neighbours, minus 1, with the smallest and the largest.
+Slowdown. Every core runs a CPU-bound loop, so that the sampler has to take its time from them; one of the loops times
+itself over rounds of about a quarter second, in turn with the sampler stopped (A) and running (B), A B A B …, by
+SIGSTOP and SIGCONT to one and the same sampler. Printed is the median of the ratios B/A of neighbours, minus 1, with
+its standard error (of a median, from the median absolute deviation): a shared machine drifts by more than a sampler
+costs, but not within half a second.
 """
 
 from __future__ import annotations
@@ -71,11 +73,22 @@ while True:
     tick += 1
     time.sleep(max(0.0, start + tick / float(sys.argv[1]) - time.monotonic()))
 """
-WORK = """
-import sys
-total = 0
-for number in range(int(sys.argv[1])):
-    total += number * number
+BURN = "while True: pass"
+PAIRS = """
+import os, signal, sys, time
+pid, pairs = int(sys.argv[1]), int(sys.argv[2])
+def work(rounds):
+    total = 0
+    begin = time.perf_counter()
+    for number in range(rounds):
+        total += number * number
+    return time.perf_counter() - begin
+rounds = int(1_000_000 * 0.25 / work(1_000_000))
+for _ in range(pairs):
+    os.kill(pid, signal.SIGSTOP)
+    alone = work(rounds)
+    os.kill(pid, signal.SIGCONT)
+    print(work(rounds) / alone - 1)
 """
 
 
@@ -157,27 +170,21 @@ def cost(pid: int, seconds: float) -> tuple[float, float]:
     return 100 * used_ns / passed_ns, rss_bytes(pid) / 1e6
 
 
-def work_s(rounds: int) -> float:
-    """How long a fixed amount of arithmetic takes on all cores."""
-    begin_s = time.monotonic()
-    processes = [subprocess.Popen([sys.executable, "-c", WORK, str(rounds)]) for _ in range(os.cpu_count() or 1)]
-    for process in processes:
-        process.wait()
-    return time.monotonic() - begin_s
-
-
-def slowdown(bench: Bench, hz: float, pairs: int, seconds: float) -> None:
+def slowdown(bench: Bench, hz: float, pairs: int) -> None:
     """Print how much longer the work takes beside a sampler."""
-    rounds = int(2_000_000 * seconds / work_s(2_000_000))
-    ratios = []
-    for _ in range(pairs):
-        alone_s = work_s(rounds)
-        with bench.sampler(hz, ["nvml", "rapl", "host"]):
-            ratios.append(work_s(rounds) / alone_s - 1)
-    middle, low, high = (100 * value for value in (statistics.median(ratios), min(ratios), max(ratios)))
-    print(
-        f"{hz:6.0f} Hz  workload slower by {middle:+.2f} % (of {pairs} pairs: {low:+.2f} … {high:+.2f} %)", flush=True
-    )
+    burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range((os.cpu_count() or 1) - 1)]
+    try:
+        with bench.sampler(hz, ["nvml", "rapl", "host"]) as pid:
+            command = [sys.executable, "-c", PAIRS, str(pid), str(pairs)]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    ratios = [100 * float(line) for line in out.split()]
+    middle = statistics.median(ratios)
+    error = 1.2533 * 1.4826 * statistics.median(abs(r - middle) for r in ratios) / len(ratios) ** 0.5
+    print(f"{hz:6.0f} Hz  workload slower by {middle:+.2f} ± {error:.2f} % (median of {pairs} pairs)", flush=True)
 
 
 def compare(bench: Bench, python: str, hz: float, seconds: float) -> None:
@@ -199,8 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="length of each measurement of cost")
     parser.add_argument("--rates", type=float, nargs="+", default=[10.0, 100.0], metavar="HZ")
-    parser.add_argument("--pairs", type=int, default=5, help="rounds A and B; 0 leaves the slowdown out")
-    parser.add_argument("--work-seconds", type=float, default=10.0, help="length of a round")
+    parser.add_argument("--pairs", type=int, default=120, help="rounds A and B; 0 leaves the slowdown out")
     parser.add_argument("--peers-python", default=sys.executable, help="a Python that has codecarbon or zeus")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -215,7 +221,7 @@ def main() -> None:
         for hz in options.rates:
             compare(bench, options.peers_python, hz, options.seconds)
         for hz in options.rates if options.pairs else []:
-            slowdown(bench, hz, options.pairs, options.work_seconds)
+            slowdown(bench, hz, options.pairs)
 
 
 if __name__ == "__main__":
