@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from drivers.contract import ReadFailed
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -32,6 +35,20 @@ class CpuTimes:
         # Each CPU has one line of at most ten 20-digit numbers; what follows them is of no use here.
         self._size = 256 * (len(self._package_of) + 1)
         self._fd = os.open(root / "proc/stat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read_stamped(self, clock_ns: Callable[[], int]) -> tuple[int, int, list[CpuTime]]:
+        """The middle of the reading and how long it took, both in ns of `clock_ns`, and what `read` gives.
+
+        Raises:
+            ReadFailed: this reading did not come.
+        """
+        begin_ns = clock_ns()
+        try:
+            times = self.read()
+        except (OSError, ValueError) as error:
+            raise ReadFailed(f"CPU time cannot be read: {error}") from error
+        end_ns = clock_ns()
+        return (begin_ns + end_ns) // 2, end_ns - begin_ns, times
 
     def read(self) -> list[CpuTime]:
         """CPU time of each package, in the order of `cpus_by_package`.

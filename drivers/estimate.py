@@ -15,7 +15,6 @@ from drivers.contract import (
     Driver,
     DriverOptions,
     Group,
-    ReadFailed,
     Row,
     Scope,
     Status,
@@ -67,13 +66,7 @@ class PackagePower(Group):
 
     def read(self) -> Sequence[Row]:
         """Power is the average since the previous reading; energy counts from opening, in µJ."""
-        begin_ns = self._clock_ns()
-        try:
-            after = self._cpu_times.read()
-        except (OSError, ValueError) as error:
-            raise ReadFailed(f"CPU time cannot be read: {error}") from error
-        end_ns = self._clock_ns()
-        t_ns = (begin_ns + end_ns) // 2
+        t_ns, read_ns, after = self._cpu_times.read_stamped(self._clock_ns)
         values: list[float | int] = []
         statuses = bytearray()
         for place, cpus in enumerate(self._cpus):
@@ -89,7 +82,7 @@ class PackagePower(Group):
             values += [self._watts[place] or 0.0, round(energy_uj)]
             statuses += bytes([status, Status.NEW])
         self._before = after
-        return [Row(t_ns, end_ns - begin_ns, values, bytes(statuses))]
+        return [Row(t_ns, read_ns, values, bytes(statuses))]
 
 
 class EstimateDriver(Driver):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from drivers.contract import Channel, Driver, DriverOptions, Group, ReadFailed, Row, Status, Unavailable
+from drivers.contract import Channel, Driver, DriverOptions, Group, Row, Status, Unavailable
 from drivers.cpu_time import CpuTimes, utilization
 from drivers.settings import check_known
 from drivers.state_files import StateFile, open_state_files
@@ -40,12 +40,7 @@ class CpuUse(Group):
         self._percent: list[float | None] = [None] * len(self.channels)
 
     def read(self) -> Sequence[Row]:
-        begin_ns = self._clock_ns()
-        try:
-            after = self._cpu_times.read()
-        except (OSError, ValueError) as error:
-            raise ReadFailed(f"CPU time cannot be read: {error}") from error
-        end_ns = self._clock_ns()
+        t_ns, read_ns, after = self._cpu_times.read_stamped(self._clock_ns)
         statuses = bytearray()
         for place, (before, now) in enumerate(zip(self._before, after, strict=True)):
             used = utilization(before, now)
@@ -57,7 +52,7 @@ class CpuUse(Group):
             statuses.append(status)
         self._before = after
         values = [percent or 0.0 for percent in self._percent]
-        return [Row((begin_ns + end_ns) // 2, end_ns - begin_ns, values, bytes(statuses))]
+        return [Row(t_ns, read_ns, values, bytes(statuses))]
 
     def close(self) -> None:
         self._cpu_times.close()
