@@ -1,0 +1,1 @@
+"""MLPerf results: their official figures, and what physics says beside them."""

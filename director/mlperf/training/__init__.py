@@ -1,0 +1,1 @@
+"""MLPerf Training: official scores of published or own results."""
