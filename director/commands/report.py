@@ -21,8 +21,9 @@ one, or one that a newer version wrote.
 """
 
 RECOVER_EXAMPLES = """\
-example:
+examples:
   power-director recover power-sessions/20260102T030405Z-train
+  power-director recover --quiet --json - series
 
 What is missing it tells here and in the manifest. Doing it twice changes nothing.
 Exit status: 0; 1, it cannot be read or written; 2, there is nothing to recover,
@@ -40,7 +41,7 @@ def add(commands: Commands) -> None:
 
     text = "finish a session that a crash, a kill or a power cut left"
     recover = commands.add("recover", help=text, description=f"{text}.".capitalize(), epilog=RECOVER_EXAMPLES)
-    recover.add_argument("directory", type=Path, metavar="DIR", help="the session")
+    recover.add_argument("directory", type=Path, metavar="DIR", help="the session, or a series of --repeat")
     recover.set_defaults(act=_recover)
     add_report_options(recover)
 
@@ -78,11 +79,12 @@ def _report(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def _recover(arguments: argparse.Namespace, _: list[str]) -> int:
     from director.answers.report_command import explain_failure
-    from director.session.files import SessionError
-    from director.session.recover import recover
+    from director.session.files import SERIES, SessionError
+    from director.session.recover import recover, recover_series
 
     try:
-        recover(arguments.directory, report_options(arguments))
+        finish = recover_series if (arguments.directory / SERIES).exists() else recover
+        finish(arguments.directory, report_options(arguments))
     except Exception as error:
         return fail(explain_failure(error), 2 if isinstance(error, SessionError) else 1)
     return 0

@@ -101,7 +101,7 @@ def run_series(options: RunOptions) -> int:
     directory = options.output or default_directory(options)
     make_directory(directory)
     series = Series(label=options.label, command=options.argv, created_wall_ns=time.time_ns(), planned=options.repeat)
-    _store(directory, series)
+    store_series(directory, series)
     each = replace(options, report=replace(options.report, json=None))
     summaries: dict[str, Summary] = {}
     status = 0
@@ -115,7 +115,7 @@ def run_series(options: RunOptions) -> int:
             runs=[*series.runs, SeriesRun(directory=name, status=outcome.status, interrupted=outcome.interrupted)],
         )
         try:
-            _store(directory, series)
+            store_series(directory, series)
         except OSError as error:
             say(f"warning: {directory / SERIES} cannot be written: {error.strerror}")
         if outcome.summary is not None:
@@ -159,13 +159,14 @@ def report_series(directory: Path, options: ReportOptions) -> None:
     for run in series.runs:
         session = directory / run.directory
         if load_manifest(session).state not in ("complete", "recovered"):
-            say(f"{session} was not finished and is left out: power-director recover {session}")
+            say(f"{session} was not finished and is left out: power-director recover {directory}")
             continue
         summaries[run.directory] = report(session, replace(options, json=None))
     _show(directory, series, summaries, options)
 
 
-def _store(directory: Path, series: Series) -> None:
+def store_series(directory: Path, series: Series) -> None:
+    """Replace `series.json`."""
     write_durably(directory / SERIES, msgspec.json.format(msgspec.json.encode(series), indent=1) + b"\n")
 
 

@@ -10,7 +10,8 @@ from director.answers.report_command import report
 from director.running.environment import boot_id
 from director.running.notices import say
 from director.running.run_options import ReportOptions
-from director.session.files import SPOOL, SessionError, hold, load_manifest, spool_path, store_manifest
+from director.running.series import SeriesRun, load_series, report_series, store_series
+from director.session.files import MANIFEST, SPOOL, SessionError, hold, load_manifest, spool_path, store_manifest
 from director.session.ingest import ingest
 from director.session.manifest import Host, Manifest
 from power_agent.spool import SpoolDamaged, SpoolReader
@@ -26,18 +27,61 @@ def recover(session: Path, options: ReportOptions) -> None:
     session = session.resolve()
     load_manifest(session)
     with hold(session):
-        manifest = load_manifest(session)  # as whoever held it before us left it
-        if manifest.state in ("complete", "recovered") and not (session / SPOOL).exists():
-            say(f"{session} is {manifest.state}: there is nothing to recover")
-        else:
-            _refuse_while_sampling(session, manifest)
-            lost = [problem for host in manifest.hosts for problem in _lost(session, manifest, host)]
-            manifest = msgspec.structs.replace(manifest, missing=[*manifest.missing, *lost])
-            store_manifest(session, manifest)
-            manifest = ingest(session, "complete" if manifest.state == "complete" else "recovered")
-            for problem in manifest.missing:
-                say(f"missing: {problem}")
+        if not _finish(session, options):
+            say(f"{session} is {load_manifest(session).state}: there is nothing to recover")
         report(session, options)
+
+
+def recover_series(directory: Path, options: ReportOptions) -> None:
+    """Finish every run of a series that was left unfinished, and report the series. Doing it twice changes nothing.
+
+    Raises:
+        SessionError: it is not a series, or a run is damaged or still being measured; the others are finished.
+        OSError: the disk is full or fails.
+    """
+    directory = directory.resolve()
+    series = load_series(directory)
+    listed = {run.directory for run in series.runs}
+    refusals, finished = [], 0
+    for path in sorted(directory.glob(f"run-*/{MANIFEST}")):
+        session = path.parent
+        try:
+            with hold(session):
+                finished += _finish(session, options)
+        except SessionError as error:
+            refusals.append(str(error))
+            continue
+        if session.name not in listed:  # the director died before it could
+            series.runs.append(_run_as_found(session))
+            store_series(directory, series)
+    if refusals:
+        raise SessionError("\n".join(refusals))
+    if not finished:
+        say(f"every run of {directory} is finished: there is nothing to recover")
+    report_series(directory, options)
+
+
+def _run_as_found(session: Path) -> SeriesRun:
+    """A run whose end the series does not tell. Where its session does not either, it counts as interrupted."""
+    work = load_manifest(session).workload
+    if work is None or (work.exit_code is None and work.signal is None):
+        return SeriesRun(directory=session.name, status=0, interrupted=True)
+    return SeriesRun(directory=session.name, status=-work.signal if work.signal is not None else work.exit_code or 0)
+
+
+def _finish(session: Path, options: ReportOptions) -> bool:
+    """Make a session of what is there, for whoever holds it; False where that was done before."""
+    manifest = load_manifest(session)
+    if manifest.state in ("complete", "recovered") and not (session / SPOOL).exists():
+        return False
+    _refuse_while_sampling(session, manifest)
+    lost = [problem for host in manifest.hosts for problem in _lost(session, manifest, host)]
+    store_manifest(session, msgspec.structs.replace(manifest, missing=[*manifest.missing, *lost]))
+    manifest = ingest(session, "complete" if manifest.state == "complete" else "recovered")
+    if options.quiet:  # else the report tells it
+        for problem in manifest.missing:
+            say(f"missing: {problem}")
+    return True
 
 
 def _refuse_while_sampling(session: Path, manifest: Manifest) -> None:

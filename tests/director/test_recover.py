@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -178,3 +179,38 @@ def test_where_nothing_was_left_to_recover_it_is_said(tmp_path: Path) -> None:
     done = recover(session)
     assert str(alien) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_series_is_recovered_in_one_go_and_each_missing_item_is_told_once(tmp_path: Path) -> None:
+    series = tmp_path / "series"
+    fifo = tmp_path / "go"
+    os.mkfifo(fifo)
+    # The second run waits, and while it does the director is killed.
+    job = f"echo run $POWER_AGENT_REPEAT; test $POWER_AGENT_REPEAT = 1 || read line < {fifo}"
+    process = subprocess.Popen(
+        command("run", *HOST_ONLY, "--repeat=3", "--output", series, "--quiet", "--", "sh", "-c", job),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    first, second = series / "run-001", series / "run-002"
+    until(lambda: "work_pid" in meta(second), "the second run's job to start")
+    sampler = int(meta(second)["pid"])
+    process.kill()
+    process.wait()
+
+    refused = recover(series)
+    assert refused.returncode == 2
+    assert f"{second} is still being measured" in refused.stderr
+    fifo.write_text("go\n")
+    until(lambda: gone(sampler), "the sampler to end after the job")
+
+    done = subprocess.run(command("recover", series, "--json=-"), capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    assert (state(first), state(second)) == ("complete", "recovered")
+    assert " ".join(done.stderr.split()).count("the director died before the job ended") == 1
+    runs = json.loads(done.stdout)["series"]["runs"]
+    assert [(run["directory"], run["interrupted"]) for run in runs] == [("run-001", False), ("run-002", True)]
+
+    twice = recover(series)
+    assert twice.returncode == 0
+    assert "nothing to recover" in twice.stderr
