@@ -19,6 +19,15 @@ enum { SCOPE_GPU = 0, SCOPE_MODULE = 1, SCOPE_MEMORY = 2 };
 static atomic_int open_count;
 static atomic_ulong field_calls;
 
+/* For a process that simulates time itself: what all GPUs say from now on, whatever the configuration describes. */
+static struct { int ordered; double power_mw, energy_mj; } said;
+void nvmlStubSay(double power_mw, double energy_mj)
+{
+    said.ordered = 1;
+    said.power_mw = power_mw;
+    said.energy_mj = energy_mj;
+}
+
 static int listed_return(const struct gpu *gpu, const char *what, int otherwise)
 {
     for (int i = 0; i < gpu->returns_count; i++)
@@ -56,7 +65,8 @@ typedef struct {
 
 static int fill_power(const struct config *config, const struct gpu *gpu, field_value *entry)
 {
-    double mw = power_mw(config, gpu, entry->field == 185 ? gpu->average_window_s : gpu->instant_window_s);
+    double window_s = entry->field == 185 ? gpu->average_window_s : gpu->instant_window_s;
+    double mw = said.ordered ? said.power_mw : power_mw(config, gpu, window_s);
     int otherwise = SUCCESS;
     if (entry->scope == SCOPE_MODULE) {
         otherwise = gpu->module_extra_w > 0 ? SUCCESS : NOT_SUPPORTED;
@@ -136,12 +146,24 @@ unsigned long nvmlStubFieldCalls(void) { return field_calls; }
         return result;                                                  \
     }
 
-READ(nvmlDeviceGetPowerUsage, "power", unsigned,
-     isnan(gpu->power_override_mw) ? lround(power_mw(config, gpu, gpu->average_window_s))
-                                   : (int32_t)gpu->power_override_mw)
-READ(nvmlDeviceGetTotalEnergyConsumption, "energy", unsigned long long,
-     llround(1000 * gpu->energy_gain * energy_j(gpu, last_multiple(now_s(config), gpu->energy_step_s))
-             + gpu->energy_offset_mj))
+static long usage_mw(const struct config *config, const struct gpu *gpu)
+{
+    if (said.ordered)
+        return lround(said.power_mw);
+    return isnan(gpu->power_override_mw) ? lround(power_mw(config, gpu, gpu->average_window_s))
+                                         : (int32_t)gpu->power_override_mw;
+}
+
+static long long counted_mj(const struct config *config, const struct gpu *gpu)
+{
+    if (said.ordered)
+        return llround(said.energy_mj);
+    double joules = energy_j(gpu, last_multiple(now_s(config), gpu->energy_step_s));
+    return llround(1000 * gpu->energy_gain * joules + gpu->energy_offset_mj);
+}
+
+READ(nvmlDeviceGetPowerUsage, "power", unsigned, usage_mw(config, gpu))
+READ(nvmlDeviceGetTotalEnergyConsumption, "energy", unsigned long long, counted_mj(config, gpu))
 READ(nvmlDeviceGetEnforcedPowerLimit, "limit", unsigned, gpu->limit_mw)
 READ(nvmlDeviceGetFanSpeed, "fan", unsigned, gpu->fan)
 READ(nvmlDeviceGetPerformanceState, "performance_state", unsigned, gpu->performance_state)
@@ -158,6 +180,17 @@ int nvmlDeviceGetUtilizationRates(void *handle, struct pair *out)
     int result = enter(handle, "utilization", &config, &gpu);
     if (!result)
         *out = (struct pair){ (unsigned)gpu->utilization, (unsigned)gpu->memory_utilization };
+    return result;
+}
+
+struct memory { unsigned long long total, free, used; };
+int nvmlDeviceGetMemoryInfo(void *handle, struct memory *out)
+{
+    struct config *config;
+    struct gpu *gpu;
+    int result = enter(handle, "memory", &config, &gpu);
+    if (!result)
+        *out = (struct memory){ 80ULL << 30, 60ULL << 30, 20ULL << 30 };
     return result;
 }
 

@@ -71,7 +71,7 @@ class StubGpu:
     returns: dict[str, int] = field(default_factory=dict)
     """nvmlReturn codes by what they answer: "all", a field "185", a power field and scope "186.0", or a call: fields,
     power, energy, limit, fan, performance_state, event_reasons, throttle_reasons, architecture, persistence,
-    utilization, capability, mig, temperature, temperature_v, sm_clock, memory_clock, name, uuid, handle."""
+    utilization, memory, capability, mig, temperature, temperature_v, sm_clock, memory_clock, name, uuid, handle."""
 
     def lines(self, index: int) -> list[str]:
         """The key=value lines of GPU `index`."""
