@@ -20,6 +20,7 @@ class MarkFile:
     def __init__(self, directory: str, lane: str | None = None) -> None:
         self.lost = 0
         self._torn = False
+        self._descriptor = -1
         self.path = f"{directory}/{os.getpid()}-{monotonic_ns()}.marks"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = _out_of_reach(os.open(self.path, flags, 0o666))
@@ -66,6 +67,19 @@ class MarkFile:
             if self.fd == -1:
                 self.write_after_trouble(b"")
             say(f"{lost} marks could not be written to {self.path}; is the disk full?")
+
+    def retire(self) -> None:
+        """Let later marks go nowhere. The descriptor keeps its number, which a thread may be about to write to."""
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, self._descriptor, inheritable=False)
+            os.close(nowhere)
+        except OSError:
+            pass  # the number stays what it was: marks still come to the file
+
+    def __del__(self) -> None:
+        if self._descriptor != -1:
+            self.close()
 
     def close(self) -> None:
         self.fd = -1

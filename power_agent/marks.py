@@ -33,6 +33,7 @@ _SYNC = 2  # place in _Given
 _file: MarkFile | None = None
 _looked = False  # whether this process has looked for the environment variable
 _look_lock = threading.RLock()
+_left: dict[str, MarkFile] = {}  # files of sessions that go on while this process marks into another, by directory
 
 
 def _look() -> MarkFile | None:
@@ -50,19 +51,49 @@ def _look() -> MarkFile | None:
         return _file
 
 
+def direct_to(directory: str | None) -> None:
+    """Mark into this directory from now on, in this process and those that it starts; None: nobody measures.
+
+    Phases that are open end in the file that they began in.
+    """
+    global _file, _looked
+    with _look_lock:
+        before = os.environ.pop(DIRECTORY_VARIABLE, None)
+        if before is not None and _file is not None:
+            _left[before] = _file
+        if directory is not None:
+            os.environ[DIRECTORY_VARIABLE] = directory
+        file = _left.pop(directory, None) if directory is not None else None
+        _looked = False  # first: no file and having looked would mean that nobody measures
+        _file = file
+        _looked = file is not None
+
+
+def leave(directory: str) -> None:
+    """The session of a directory that marks no longer go to has ended: what is marked there from now on is dropped."""
+    with _look_lock:
+        file = _left.pop(directory, None)
+    if file is not None:
+        file.finish()
+        file.retire()
+
+
 def _forget_in_child() -> None:
     """A forked child writes a file of its own. Phases that its parent opened stay its parent's to close."""
     global _file, _looked, _look_lock
-    if _file is not None:
-        _file.close()
+    for file in (_file, *_left.values()):
+        if file is not None:
+            file.close()
+    _left.clear()
     _file = None
     _looked = False
     _look_lock = threading.RLock()
 
 
 def _at_exit() -> None:
-    if _file is not None:
-        _file.finish()
+    for file in (_file, *_left.values()):
+        if file is not None:
+            file.finish()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
@@ -132,6 +163,11 @@ class phase:
             if sync is not None and sync != "cuda":  # not ours to understand; who reads the phases should see the word
                 attributes["sync"] = sync
             self._given = (index, rank, sync == "cuda", _given_work(samples, tokens, queries, streams), attributes)
+
+    @property
+    def began_ns(self) -> int | None:
+        """The instant of its begin on the monotonic clock; None where nobody measures."""
+        return self._begin_ns if self._file is not None else None
 
     def __enter__(self) -> phase:
         self._file = file = _file

@@ -19,13 +19,15 @@ from power_agent.mark_file import MarkFile
 from power_agent.mark_lines import encode_details, encode_name
 
 
-def run(code: str, directory: Path | None, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    code: str, directory: Path | None, *, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
     environment.pop("POWER_AGENT_MARKS", None)
     if directory is not None:
         environment["POWER_AGENT_MARKS"] = str(directory)
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -139,6 +141,62 @@ def test_every_process_and_thread_is_told_apart(tmp_path: Path) -> None:
     assert all(found[0]["ppid"] == parent[0]["pid"] for found in children.values())
     assert sorted(len(found) for found in children.values()) == [2, 1 + 200 * 2]
     assert not any(record.get("name") == "parent" for found in children.values() for record in found)
+
+
+def test_marks_can_be_directed_to_another_session_and_back(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    done = run(
+        """
+        import os, subprocess, sys
+        from power_agent import mark, phase
+        from power_agent.marks import direct_to, leave
+        mark("nobody listens")
+        first, second = "first", "second"
+        direct_to(first)
+        outer = phase("outer")
+        with outer:
+            direct_to(second)
+            with phase("inner"):
+                if (child := os.fork()) == 0:
+                    mark("forked")
+                    os._exit(0)
+                os.waitpid(child, 0)
+                subprocess.run([sys.executable, "-c", "from power_agent import mark; mark('spawned')"], check=True)
+            late = phase("late").__enter__()
+            direct_to(first)
+            leave(second)
+            mark("again")
+            late.__exit__(None, None, None)
+        direct_to(None)
+        leave(first)
+        assert "POWER_AGENT_MARKS" not in os.environ
+        mark("nobody listens any more")
+        open_files = set(os.listdir("/proc/self/fd"))
+        for _ in range(50):
+            direct_to(first)
+            mark("again")
+            direct_to(None)
+            leave(first)
+        del outer, late
+        assert len(os.listdir("/proc/self/fd")) <= len(open_files)
+        """,
+        None,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+    def marks(name: str) -> list[list[tuple[str, str]]]:
+        files = sorted((tmp_path / name).glob("*.marks"), key=lambda path: records(path)[1]["t_ns"])
+        return [[(mark["op"], mark["name"]) for mark in records(path)[1:]] for path in files]
+
+    once = [("point", "again")]
+    assert marks("first") == [[("begin", "outer"), ("point", "again"), ("end", "outer")], *[once] * 50]
+    assert marks("second") == [
+        [("begin", "inner"), ("end", "inner"), ("begin", "late")],
+        [("point", "forked")],
+        [("point", "spawned")],
+    ]
 
 
 def test_functions_and_coroutines_can_be_decorated(tmp_path: Path) -> None:
