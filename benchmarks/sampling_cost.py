@@ -131,8 +131,8 @@ class Bench:
             rates_hz={"nvml.power": hz, "rapl": hz},
             root=str(self.root),
         )
-        client = SamplerClient.start(spec, directory)
-        for state in client.ready.drivers:
+        client, ready = SamplerClient.start(spec, directory)
+        for state in ready.drivers:
             if not state.usable:
                 raise SystemExit(f"driver {state.driver} cannot be used: {state.reason}")
         reader = SpoolReader(directory / "spool.db")

@@ -93,7 +93,7 @@ def sample(directory: Path, hz: float, seconds: float) -> None:
         rates_hz={"rapl": hz},
         root=str(directory / "root"),
     )
-    client = SamplerClient.start(spec, directory)
+    client, _ = SamplerClient.start(spec, directory)
     reader = SpoolReader(directory / "spool.db")
     meta = reader.meta()
     before_ns, begin_ns = cpu_ns(int(meta["pid"])), time.monotonic_ns()

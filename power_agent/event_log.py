@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 MAX_PER_SOURCE = 50
@@ -25,11 +26,11 @@ class LoggedEvent(NamedTuple):
 class EventLog:
     """Events by source and text. Any thread may add; what is beyond the bound is counted under one common text."""
 
-    def __init__(self, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, clock_ns: Callable[[], int], earlier: Sequence[LoggedEvent] = ()) -> None:
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
-        self._events: dict[tuple[str, str], LoggedEvent] = {}
-        self._per_source: dict[str, int] = {}
+        self._events = {(event.source, event.text): event for event in earlier}
+        self._per_source = dict(Counter(event.source for event in earlier))
 
     def add(self, level: Level, source: str, text: str) -> None:
         """Record that something happened now."""

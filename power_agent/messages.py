@@ -26,13 +26,14 @@ class ReplayClockSpec(msgspec.Struct, frozen=True, kw_only=True):
 class SamplerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a sampler process needs to know, given as one JSON file."""
 
-    spool: str  # path of the spool to create
+    spool: str  # path of the spool to create, or to go on in
     host: str
     drivers: list[str] | None = None  # names to open; None: all that work here
     rates_hz: dict[str, float] = {}  # by driver name, "nvml" → 20.0, or by group, "nvml.power"
     settings: dict[str, dict[str, str]] = {}  # by driver name
     root: str = "/"
     replay_clock: ReplayClockSpec | None = None
+    resume: bool = False  # an earlier sampler died: go on in its spool, where it left off
 
 
 class DriverState(msgspec.Struct, frozen=True, kw_only=True):

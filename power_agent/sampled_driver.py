@@ -21,7 +21,7 @@ class SampledDriver:
     def __init__(
         self,
         name: str,
-        driver: Driver,
+        driver: Driver | None,
         groups: list[SampledGroup],
         *,
         clock: Clock,
@@ -29,17 +29,22 @@ class SampledDriver:
         reopen: Callable[[], Opened | Refused],
         notify: Callable[[], None],
     ) -> None:
-        """`reopen` opens the driver once more; `notify` tells that rows should be fetched, or the first are there."""
+        """`driver` is None where the device is lost from the start.
+
+        `reopen` opens the driver once more; `notify` tells that rows should be fetched, or the first are there.
+        """
         self.name = name
         self.groups = groups
         self.reopen_at_ns: int | None = None  # while the device is lost: when to try again
         self.busy_ns = 0  # time that its reads have taken
-        self._driver: Driver | None = driver  # None: lost
+        self._driver = driver  # None: lost
         self._clock = clock
         self._log = log
         self._open_again = reopen
         self._notify = notify
         self._pause_ns = FIRST_PAUSE_NS
+        if driver is None:
+            self._plan_reopening()
 
     @property
     def has_first_rows(self) -> bool:

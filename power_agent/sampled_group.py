@@ -7,18 +7,29 @@ from collections.abc import Sequence
 from drivers.contract import Channel, Group, Row, Status
 from power_agent.messages import Stream, TickCount
 from power_agent.row_buffer import RowBuffer
-from power_agent.tick_ledger import TickLedger
+from power_agent.tick_ledger import TickLedger, TickTotals
 
 
 class SampledGroup:
     """Belongs to the thread that samples it; `tick_count` and the buffer's `take` are for any thread."""
 
-    def __init__(self, stream: Stream, group: Group, *, start_ns: int, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        group: Group | None,
+        *,
+        start_ns: int,
+        limit_bytes: int,
+        earlier: TickCount | None = None,
+    ) -> None:
+        """`earlier` is what a sampler that died had counted of the same stream."""
         self.stream = stream
         self.name = f"{stream.driver}.{stream.group}"
-        self.group: Group | None = group  # None: lost, or not there since the driver was opened again
+        self.group: Group | None = None  # None: lost, or not there since the driver was opened again
+        self.reconnect(group)
         self.buffer = RowBuffer(stream.channels, limit_bytes)
-        self.ledger = TickLedger(start_ns, round(1e9 / stream.rate_hz))
+        self.buffer.dropped_rows = earlier.dropped_rows if earlier is not None else 0
+        self.ledger = TickLedger(start_ns, round(1e9 / stream.rate_hz), _totals(earlier))
         self.has_rows = False  # now or before; also true where it ended without one
         self.ended = False
 
@@ -46,6 +57,12 @@ class SampledGroup:
         if group is not None and list(group.channels) != self.stream.channels:
             group = _Rearranged(group, self.stream.channels)
         self.group = group
+
+
+def _totals(count: TickCount | None) -> TickTotals | None:
+    if count is None:
+        return None
+    return TickTotals(count.due, count.taken, count.late, count.missed, count.extra, count.lateness_log2_us)
 
 
 class _Rearranged(Group):

@@ -17,6 +17,7 @@ import msgspec
 
 from drivers.discovery import Opened, Refused, open_drivers
 from power_agent.clock import Clock, ClockPair, Wake, make_clock, read_pair, wall_step_ns
+from power_agent.earlier_recording import NOTHING_EARLIER, read_earlier
 from power_agent.event_log import EventLog
 from power_agent.messages import DriverState, Ready, SamplerSpec
 from power_agent.process_watch import ProcessWatch
@@ -24,7 +25,7 @@ from power_agent.sampled_driver import SampledDriver
 from power_agent.sampled_group import SampledGroup
 from power_agent.sampler_client import LAST_READINGS_LOST
 from power_agent.sampling_thread import SamplingThread
-from power_agent.spool import Batch, SpoolUnwritable, SpoolWriter
+from power_agent.spool import Batch, SpoolDamaged, SpoolUnwritable, SpoolWriter
 from power_agent.stream_plan import buffer_limits, check_rates, plan_streams, tail_s
 
 FLUSH_S = 0.5
@@ -43,18 +44,20 @@ class Sampler:
 
         Raises:
             SpoolUnwritable: the spool cannot be created.
+            SpoolDamaged: there is none to go on in, or it cannot be read.
         """
         self._commands_fd = commands_fd
         self._ready_fd = ready_fd
         self._clock = clock
-        self._log = EventLog(self._clock.monotonic_ns)
+        self._earlier = read_earlier(Path(spec.spool)) if spec.resume else NOTHING_EARLIER
+        self._log = EventLog(self._clock.monotonic_ns, self._earlier.events)
         self._wake = Wake()
         self._last_pair = read_pair(self._clock)
         self._pairs: list[ClockPair] = [self._last_pair]
-        self._spool = SpoolWriter(Path(spec.spool), self._first_meta(spec))
+        self._spool = SpoolWriter(Path(spec.spool), self._first_meta(spec), resume=spec.resume)
         self._meta: dict[str, str] = {}  # not yet in the spool
         self._batches: list[Batch] = []  # taken from the groups, not yet in the spool
-        self._written_events: dict[tuple[str, str], int] = {}  # how often as of then
+        self._written_events = {(event.source, event.text): event.times for event in self._earlier.events}
 
         self._states: list[DriverState] = []
         self._drivers: list[SampledDriver] = []
@@ -81,7 +84,7 @@ class Sampler:
             "host": spec.host,
             "boot_id": boot_id,
             "pid": str(os.getpid()),
-            "started_ns": str(self._clock.monotonic_ns()),
+            "resumed_ns" if spec.resume else "started_ns": str(self._clock.monotonic_ns()),
         }
 
     def _start_sampling(self, spec: SamplerSpec) -> None:
@@ -92,27 +95,36 @@ class Sampler:
             return lambda: open_drivers([name], root=root, settings=spec.settings, clock_ns=clock_ns)[-1]
 
         results = open_drivers(spec.drivers, root=root, settings=spec.settings, clock_ns=clock_ns)
-        self._states, planned = plan_streams(results, spec.rates_hz, self._log)
+        earlier = self._earlier
+        self._states, planned = plan_streams(results, spec.rates_hz, self._log, list(earlier.streams.values()))
+        planned += earlier.lost_drivers({plan.name for plan in planned})
         streams = [stream for plan in planned for stream, _ in plan.streams]
-        self._spool.write(streams=streams)
+        self._spool.write(streams=[stream for stream in streams if stream.id not in earlier.streams])
         limits = buffer_limits(streams)
         gc.collect()
         gc.freeze()  # what is here now stays; looking through it again would only delay readings
         start_ns = clock_ns()
-        self._meta["first_tick_ns"] = str(start_ns)
+        if earlier.first_tick_ns is None:
+            self._meta["first_tick_ns"] = str(start_ns)
         for plan in planned:
             groups = [
-                SampledGroup(stream, group, start_ns=start_ns, limit_bytes=limits[stream.id])
+                SampledGroup(
+                    stream,
+                    group,
+                    start_ns=earlier.start_ns(stream, start_ns),
+                    limit_bytes=limits[stream.id],
+                    earlier=earlier.ticks.get(stream.id),
+                )
                 for stream, group in plan.streams
             ]
             self._groups += groups
             driver = SampledDriver(
-                plan.opened.name,
-                plan.opened.driver,
+                plan.name,
+                plan.driver,
                 groups,
                 clock=self._clock,
                 log=self._log,
-                reopen=opener(plan.opened.name),
+                reopen=opener(plan.name),
                 notify=self._wake.set,
             )
             self._drivers.append(driver)
@@ -190,10 +202,12 @@ class Sampler:
         elif words == ["stop"]:
             self._finished = True
         elif len(words) == 2 and words[0] == "work" and words[1].isascii() and words[1].isdigit():
+            told_ns = self._clock.monotonic_ns()
             self._read_now()
             if self._work is None:
                 self._work = ProcessWatch(int(words[1]))
                 self._meta["work_pid"] = words[1]
+                self._meta["work_started_ns"] = str(told_ns)
         else:
             self._log.add("warning", "sampler", f"a command was not understood: {' '.join(words)[:80]!r}")
 
@@ -327,6 +341,7 @@ def _fail(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sampler by the specification in the file that is named. Return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may hold its own signals back
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workload; whoever started us tells us to stop
     if len(arguments) != 1:
         return _fail("usage: python -m power_agent.sampler SPEC.json")
@@ -347,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.close(nothing)
     try:
         return Sampler(spec, clock, commands_fd=commands_fd, ready_fd=ready_fd).run()
-    except SpoolUnwritable as error:
+    except (SpoolUnwritable, SpoolDamaged) as error:
         return _fail(str(error))
 
 

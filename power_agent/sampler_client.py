@@ -17,6 +17,7 @@ from power_agent.messages import Ready, SamplerSpec
 SPEC_FILE = "sampler.json"
 LOG_FILE = "sampler.log"
 MAX_READY_BYTES = 16 << 20
+KILL_TIMEOUT_S = 1.0
 LOG_LINES = 5  # of its log in an error message
 LAST_READINGS_LOST = 1  # exit status of a sampler that could not write everything
 
@@ -28,21 +29,38 @@ class SamplerFailed(Exception):
 class SamplerClient:
     """A running sampling process. It outlives its client: left alone, it samples until the work has ended."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ready: Ready, log: Path) -> None:
-        self.ready = ready
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, ready_timeout_s: float) -> None:
+        self.ready: Ready | None = None  # not yet
         self._process = process
         self._log = log
+        self._ready_timeout_s = ready_timeout_s
+        self._ready_deadline_s = time.monotonic() + ready_timeout_s
+        self._received = b""
 
     @classmethod
     def start(
         cls, spec: SamplerSpec, directory: Path, *, python: str = sys.executable, ready_timeout_s: float = 15.0
-    ) -> SamplerClient:
+    ) -> tuple[SamplerClient, Ready]:
         """Start a sampling process and wait for its first readings.
 
         Its specification and its log, `sampler.json` and `sampler.log`, come into `directory`.
 
         Raises:
             SamplerFailed: it could not be started, or is not ready in time; then it has been ended.
+        """
+        client = cls.launch(spec, directory, python=python, ready_timeout_s=ready_timeout_s)
+        while (ready := client.look_ready(wait=True)) is None:
+            pass
+        return client, ready
+
+    @classmethod
+    def launch(
+        cls, spec: SamplerSpec, directory: Path, *, python: str = sys.executable, ready_timeout_s: float = 15.0
+    ) -> SamplerClient:
+        """Start a sampling process without waiting for it: `look_ready` tells when it is ready.
+
+        Raises:
+            SamplerFailed: it could not be started.
         """
         spec_file, log = directory / SPEC_FILE, directory / LOG_FILE
         try:
@@ -59,13 +77,21 @@ class SamplerClient:
                 )
         except OSError as error:
             raise SamplerFailed(f"the sampling process cannot be started in {directory}: {error}") from error
-        try:
-            ready = _read_ready(process, log, ready_timeout_s)
-        except BaseException:
-            process.kill()
-            process.communicate()
-            raise
-        return cls(process, ready, log)
+        return cls(process, log, ready_timeout_s)
+
+    def look_ready(self, *, wait: bool = False) -> Ready | None:
+        """What the process says of itself once its first readings are there; None: not yet. May wait for news of it.
+
+        Raises:
+            SamplerFailed: it ended, or is not ready in time; then it has been ended.
+        """
+        if self.ready is None:
+            try:
+                self.ready = self._read_ready(max(0.0, self._ready_deadline_s - time.monotonic()) if wait else 0.0)
+            except BaseException:
+                self._end()
+                raise
+        return self.ready
 
     def work_started(self, pid: int) -> None:
         """Tell that the workload runs as process `pid`: everything is read once more at once.
@@ -100,16 +126,44 @@ class SamplerClient:
             text = f"the sampling process did not end within {timeout_s:g} s and was killed; see what its disk is doing"
             raise SamplerFailed(_with_log(f"{text}. What it wrote before is in the spool", self._log)) from None
         finally:
-            self._process.kill()  # does nothing to a process that has ended
-            assert self._process.stdin is not None
-            with suppress(OSError):
-                self._process.stdin.close()
-            self._process.wait()
+            self._end()
         if self._process.returncode != 0:
             text = f"the sampling process ended with status {self._process.returncode}"
             if self._process.returncode == LAST_READINGS_LOST:  # on a full disk its log is empty too
                 text = "the last readings could not be written; is the disk full?"
             raise SamplerFailed(_with_log(text, self._log))
+
+    def _read_ready(self, timeout_s: float) -> Ready | None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        if not select.select([pipe], [], [], timeout_s)[0]:
+            if time.monotonic() < self._ready_deadline_s:
+                return None
+            within = f"within {self._ready_timeout_s:g} s"
+            text = f"the sampling process was not ready {within}; a device may hang while it is opened"
+            raise SamplerFailed(_with_log(f"{text}: leave out drivers one by one to find it", self._log))
+        chunk = os.read(pipe.fileno(), 1 << 16)
+        if not chunk:
+            text = f"the sampling process ended at once, status {self._process.wait()}"
+            raise SamplerFailed(_with_log(text, self._log))
+        self._received += chunk
+        if not chunk.endswith(b"\n") and len(self._received) < MAX_READY_BYTES:
+            return None
+        pipe.close()
+        try:
+            return msgspec.json.decode(self._received, type=Ready)
+        except msgspec.DecodeError as error:
+            text = f"the sampling process speaks another language ({error}); is it of the same version?"
+            raise SamplerFailed(_with_log(text, self._log)) from error
+
+    def _end(self) -> None:
+        self._process.kill()  # does nothing to a process that has ended
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        with suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel cannot be killed, nor waited for
+            self._process.wait(KILL_TIMEOUT_S)
 
     def _send(self, command: str) -> None:
         assert self._process.stdin is not None
@@ -120,29 +174,6 @@ class SamplerClient:
             ended = "" if status is None else f" (status {status})"
             text = f"the sampling process is gone{ended}; what it wrote before is in the spool"
             raise SamplerFailed(_with_log(text, self._log)) from error
-
-
-def _read_ready(process: subprocess.Popen[bytes], log: Path, timeout_s: float) -> Ready:
-    assert process.stdout is not None
-    deadline_s = time.monotonic() + timeout_s
-    received = b""
-    with process.stdout as pipe:
-        while not received.endswith(b"\n") and len(received) < MAX_READY_BYTES:
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not select.select([pipe], [], [], left_s)[0]:
-                text = (
-                    f"the sampling process was not ready within {timeout_s:g} s; a device may hang while it is opened"
-                )
-                raise SamplerFailed(_with_log(f"{text}: leave out drivers one by one to find it", log))
-            chunk = os.read(pipe.fileno(), 1 << 16)
-            if not chunk:
-                raise SamplerFailed(_with_log(f"the sampling process ended at once, status {process.wait()}", log))
-            received += chunk
-    try:
-        return msgspec.json.decode(received, type=Ready)
-    except msgspec.DecodeError as error:
-        text = f"the sampling process speaks another language ({error}); is it of the same version?"
-        raise SamplerFailed(_with_log(text, log)) from error
 
 
 def _with_log(text: str, log: Path) -> str:

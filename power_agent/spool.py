@@ -50,17 +50,17 @@ class Batch(NamedTuple):
 
 
 class SpoolWriter:
-    """Creates a spool and adds to it. One process and one thread writes."""
+    """Adds to a spool. One process and one thread writes."""
 
-    def __init__(self, path: Path, meta: Mapping[str, str]) -> None:
-        """Create the file.
+    def __init__(self, path: Path, meta: Mapping[str, str], *, resume: bool = False) -> None:
+        """Create the file, or, to `resume`, go on in the one that a writer left that died.
 
         Raises:
-            SpoolUnwritable: it cannot be created, or there is one already.
+            SpoolUnwritable: it cannot be created, or there is one already; or there is none to go on in.
         """
         self.path = path
         try:
-            path.open("xb").close()
+            path.open("r+b" if resume else "xb").close()
             # The connection is used by one thread, but the interpreter may close it from another one at its exit.
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
             # NORMAL survives the death of the process with no fsync but at a checkpoint; after a power failure the
@@ -69,11 +69,12 @@ class SpoolWriter:
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("PRAGMA wal_autocheckpoint = 1000")  # pages: every 4 MB, one or two a minute
             self._database.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
-            self._database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            if not resume:
+                self._database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         except FileExistsError:
             raise SpoolUnwritable(f"{path} is there already; name a new file, so that no readings mix") from None
         except (OSError, sqlite3.Error) as error:
-            raise SpoolUnwritable(f"cannot create {path}: {error}; {_advice(error)}") from error
+            raise SpoolUnwritable(f"cannot {'go on in' if resume else 'create'} {path}: {error}; {_advice(error)}") from error
         self.write(meta={"spool_version": str(SPOOL_VERSION), **meta})
 
     def write(
@@ -191,18 +192,19 @@ class SpoolReader:
         """The ledger of each stream as of the last transaction."""
         return self._decoded("ticks", "stream", TickCount)
 
-    def events(self) -> list[Event]:
+    def logged_events(self) -> list[LoggedEvent]:
         """What happened, in the order of time; of something that happened often, its first instant and its count."""
         with self._reading("table events"):
-            rows = self._database.execute(
-                "SELECT t_ns, level, source, text, count FROM events ORDER BY t_ns"
-            ).fetchall()
-            events = []
-            for t_ns, level, source, text, count in rows:
-                counted = text if count == 1 else f"{text} ({count} times)"
-                fields = {"t_ns": t_ns, "level": level, "source": source, "text": counted}
-                events.append(msgspec.convert(fields, Event))
-            return events
+            rows = self._database.execute("SELECT t_ns, level, source, text, count FROM events ORDER BY t_ns")
+            return [msgspec.convert(row, LoggedEvent) for row in rows]
+
+    def events(self) -> list[Event]:
+        """The same, with the count in the text."""
+        events = []
+        for t_ns, level, source, text, times in self.logged_events():
+            counted = text if times == 1 else f"{text} ({times} times)"
+            events.append(Event(t_ns=t_ns, level=level, source=source, text=counted))
+        return events
 
     def _sequence_numbers(self, stream_id: int) -> Iterator[int]:
         last = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from drivers.contract import Group
+from drivers.contract import Driver, Group
 from drivers.discovery import Opened, Refused
 from power_agent.event_log import EventLog
 from power_agent.messages import DriverState, Stream
@@ -22,30 +22,39 @@ MIN_STREAM_BUFFER_BYTES = 256 << 10
 
 @dataclass(frozen=True)
 class PlannedDriver:
-    """An open driver, with the stream of each of its groups."""
+    """A driver with the stream of each of its groups; without the driver and the groups where the device is lost."""
 
-    opened: Opened
-    streams: list[tuple[Stream, Group]]
+    name: str
+    driver: Driver | None
+    streams: list[tuple[Stream, Group | None]]
 
 
 def plan_streams(
-    results: Sequence[Opened | Refused], rates_hz: Mapping[str, float], log: EventLog
+    results: Sequence[Opened | Refused],
+    rates_hz: Mapping[str, float],
+    log: EventLog,
+    earlier: Sequence[Stream] = (),
 ) -> tuple[list[DriverState], list[PlannedDriver]]:
     """Give each group of each open driver a stream; rates are looked up by "driver.group", then by "driver".
 
-    A driver whose groups make no sense is closed and told as not usable.
+    A driver whose groups make no sense is closed and told as not usable. A group that has a stream among `earlier`
+    keeps it, as it was: its channels may be others by now.
     """
     states: list[DriverState] = []
     planned: list[PlannedDriver] = []
     unused = set(rates_hz)
-    next_id = 0
+    known = {(stream.driver, stream.group): stream for stream in earlier}
+    next_id = max((stream.id + 1 for stream in earlier), default=0)
     for result in results:
         unused -= {name for name in rates_hz if name.partition(".")[0] == result.name}
         if isinstance(result, Refused):
             states.append(DriverState(driver=result.name, usable=False, reason=result.reason, fix=result.fix))
             continue
         try:
-            streams = _streams(result, rates_hz, next_id, log)
+            found = _streams(result, rates_hz, next_id, log)
+            streams: list[tuple[Stream, Group | None]] = [
+                (known.get((stream.driver, stream.group), stream), group) for stream, group in found
+            ]
             notes = [(note.reason, note.fix) for note in result.driver.notes]
         except Exception as error:  # third-party code may describe itself in any way
             reason = f"what it says about its groups is not valid: {type(error).__name__}: {error}"
@@ -55,7 +64,7 @@ def plan_streams(
             continue
         next_id += len(streams)
         states.append(DriverState(driver=result.name, usable=True, notes=notes))
-        planned.append(PlannedDriver(result, streams))
+        planned.append(PlannedDriver(result.name, result.driver, streams))
         groups = {f"{result.name}.{stream.group}" for stream, _ in streams}
         unused |= {name for name in rates_hz if name.startswith(f"{result.name}.") and name not in groups}
     for name in sorted(unused):

@@ -28,23 +28,25 @@ class TickLedger:
     One thread reads and settles; any thread may ask for the totals.
     """
 
-    def __init__(self, start_ns: int, period_ns: int) -> None:
+    def __init__(self, start_ns: int, period_ns: int, earlier: TickTotals | None = None) -> None:
+        """`earlier` is what a ledger of the same ticks had counted before it was lost: the gap counts as missed."""
         self._start_ns = start_ns
         self._period_ns = period_ns
         self._tolerance_ns = max(period_ns // 10, MIN_TOLERANCE_NS)
         self._lock = threading.Lock()
-        self._next = 0  # first tick that is not settled
-        self._taken = 0
-        self._late = 0
-        self._missed = 0
-        self._extra = 0
-        self._lateness = [0] * 64  # reads by the bits of their lateness in µs
+        counted = earlier or TickTotals(0, 0, 0, 0, 0, [])
+        self._next = counted.due  # first tick that is not settled
+        self._taken = counted.taken
+        self._late = counted.late
+        self._missed = counted.missed
+        self._extra = counted.extra
+        self._lateness = [*counted.lateness_log2_us, *[0] * 64][:64]  # reads by the bits of their lateness in µs
         self._end_ns: int | None = None
 
     def settle(self, now_ns: int) -> int:
         """A read starts now: settle the tick that it serves and those before it. Return the next deadline.
 
-        Not to be called before the deadline that the last call returned (at first, `start_ns`).
+        Not to be called before the deadline that the last call returned (at first, `next_ns`).
         """
         tick, late_ns = divmod(now_ns - self._start_ns, self._period_ns)
         with self._lock:

@@ -133,7 +133,7 @@ class Measurement:
             ended = job.wait(lambda: None)
         ended_ns = self._clock.monotonic_ns()
         self._change_workload(ended_ns=ended_ns, **vars(ended))
-        recorder.edge()
+        recorder.work_ended()
         self._store_if_possible()
 
     def _wait_for_trace(self, signals: Signals) -> None:

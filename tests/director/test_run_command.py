@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from director.cli import main
 from director.running.recorder import Recorder
 from director.session.files import SessionError, load_manifest
+from director.session.ingest import row_dtype
 from director.session.manifest import Manifest
 from power_agent.messages import SamplerSpec
 from power_agent.spool import SpoolDamaged, SpoolReader
@@ -210,7 +212,60 @@ def test_nothing_that_starts_threads_is_imported_before_the_job_has_ended() -> N
     assert result.stderr.strip() == ""
 
 
-def test_the_sampler_may_die_the_job_goes_on(tmp_path: Path) -> None:
+def test_a_sampler_that_dies_is_started_again_and_goes_on_where_it_left_off(tmp_path: Path) -> None:
+    session = tmp_path / "s"
+    job = "import os, signal, sys; sys.stdin.read(); os.kill(os.getpid(), signal.SIGUSR1)"
+    process = subprocess.Popen(
+        command("run", *HOST_ONLY, "--rate=host=50", "--output", session, "--", sys.executable, "-c", job),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stderr is not None
+    until(lambda: started(session) and sampler_knows_the_work(session), "the sampler to know the work")
+    pid = sampler_pid(session)
+    os.kill(pid, signal.SIGKILL)
+    assert b"measuring" in process.stderr.readline()
+    assert b"warning: the sampler died; it is started again\n" in process.stderr.readline()
+    assert b"the sampler was started again; readings of up to" in process.stderr.readline()
+    assert sampler_pid(session) != pid
+
+    def newest_ns() -> int:
+        reader = SpoolReader(next((session / "spool").glob("*.sqlite")))
+        try:
+            resumed_ns = int(reader.meta()["resumed_ns"])
+            rows = [row_dtype(stream) for stream in reader.streams()]
+            stamps = [
+                np.frombuffer(payload, rows[stream.id])["t_ns"].max()
+                for stream in reader.streams()
+                for _, payload in reader.batches(stream.id)
+            ]
+            return int(max(stamps)) - resumed_ns
+        finally:
+            reader.close()
+
+    until(lambda: newest_ns() > 0, "readings of the second sampler")
+    process.stdin.close()
+    process.stderr.read()
+    assert process.wait(DEADLINE_S) == -signal.SIGUSR1, "we end as the job did"
+    manifest = load_manifest(session)
+    assert manifest.state == "complete"
+    assert ["died" in manifest.missing[0], "started again; readings" in manifest.missing[1]] == [True, True]
+    (host,) = manifest.hosts
+    cpu = next(file for file in host.streams if file.stream.group == "cpu")
+    t_ns = pq.read_table(session / cpu.file)["t_ns"].to_numpy()
+    assert (np.diff(t_ns) > 0).all()
+    ticks = next(tick for tick in host.ticks if tick.stream == cpu.stream.id)
+    assert ticks.due == ticks.taken + ticks.late + ticks.missed
+    assert ticks.taken + ticks.late + ticks.extra >= cpu.rows, "what died in memory was taken and is not in the trace"
+    assert ticks.missed >= 1, "the ticks between the two"
+    passed = (t_ns[-1] - t_ns[0]) / 20e6
+    assert abs(ticks.due - passed) <= 3, "ticks go on being due while nobody samples"
+    work = manifest.workload
+    assert work is not None and work.started_ns is not None and work.ended_ns is not None
+    assert t_ns[0] < work.started_ns < work.ended_ns < t_ns[-1]
+
+
+def test_a_sampler_that_cannot_be_started_again_costs_the_readings_not_the_job(tmp_path: Path) -> None:
     session = tmp_path / "s"
     job = "import os, signal, sys; sys.stdin.read(); os.kill(os.getpid(), signal.SIGUSR1)"
     process = subprocess.Popen(
@@ -220,9 +275,13 @@ def test_the_sampler_may_die_the_job_goes_on(tmp_path: Path) -> None:
     )
     assert process.stdin is not None and process.stderr is not None
     until(lambda: started(session) and sampler_knows_the_work(session), "the sampler to know the work")
-    os.kill(sampler_pid(session), signal.SIGKILL)
+    pid = sampler_pid(session)
+    (session / "spool/sampler.json").unlink()
+    (session / "spool/sampler.json").mkdir()
+    os.kill(pid, signal.SIGKILL)
     assert b"measuring" in process.stderr.readline()
     assert b"warning: the sampler died" in process.stderr.readline()
+    assert b"the sampler cannot be started again" in process.stderr.readline()
     process.stdin.close()
     messages = process.stderr.read()
     assert process.wait(DEADLINE_S) == -signal.SIGUSR1, "we end as the job did"
@@ -239,7 +298,7 @@ def test_without_a_sampler_everything_is_a_plain_problem(tmp_path: Path) -> None
     assert "nothing is measured: the sampler did not start" in recorder.problems[0]
     recorder.work_started(1)
     recorder.look()
-    recorder.edge()
+    recorder.work_ended()
     recorder.stop()
     assert len(recorder.problems) == 1
 

@@ -51,7 +51,7 @@ class Setup:
         )
 
     def start(self, spec: SamplerSpec) -> SamplerClient:
-        return SamplerClient.start(spec, self.directory)
+        return SamplerClient.start(spec, self.directory)[0]
 
     def readings(self) -> list[int]:
         """The instants at which the first fake device was really read."""
@@ -201,7 +201,7 @@ from pathlib import Path
 from power_agent.messages import SamplerSpec
 from power_agent.sampler_client import SamplerClient
 spec = msgspec.convert({msgspec.to_builtins(spec)!r}, SamplerSpec)
-client = SamplerClient.start(spec, Path({str(setup.directory)!r}))
+client, _ = SamplerClient.start(spec, Path({str(setup.directory)!r}))
 Path({str(ready_file)!r}).write_bytes(msgspec.json.encode(client.ready))
 if {work_pid!r} is not None:
     client.work_started({work_pid!r})
