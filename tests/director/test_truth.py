@@ -8,8 +8,8 @@ import truth
 
 def check(phases: int, seed: int) -> None:
     for row in truth.run(phases, per_trace=5, seed=seed):
-        assert row["within_U"] >= 0.95, row  # type: ignore[operator]
-        assert 0.2 <= row["median_error_over_U"] <= 0.7, row  # type: ignore[operator]
+        assert row["within_U"] >= 0.95, row
+        assert 0.2 <= row["median_error_over_U"] <= 0.7, row
 
 
 def test_true_energies_lie_within_u() -> None:
