@@ -133,6 +133,13 @@ class SamplerClient:
                 text = "the last readings could not be written; is the disk full?"
             raise SamplerFailed(_with_log(text, self._log))
 
+    def forget(self) -> None:
+        """In a forked child: let go of the process, which is the parent's."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.returncode = 0  # or its object would warn in the child that nobody waited for it
+
     def _read_ready(self, timeout_s: float) -> Ready | None:
         pipe = self._process.stdout
         assert pipe is not None

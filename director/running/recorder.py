@@ -22,17 +22,17 @@ MOST_TAIL_S = 30.0  # for the slowest device: the job has ended, and somebody wa
 class Recorder:
     """Starts the sampler, speaks to it while it lives, and starts it again when it dies.
 
-    `problems` says in plain words what went wrong.
+    `problems` says in plain words what went wrong. Without `restarts` it need not be looked after.
     """
 
-    def __init__(self, spec: SamplerSpec, directory: Path) -> None:
+    def __init__(self, spec: SamplerSpec, directory: Path, *, restarts: bool = True) -> None:
         self.problems: list[str] = []
         self.ready: Ready | None = None  # what the first sampler said of itself
         self._spec = spec
         self._directory = directory
         self._client: SamplerClient | None = None
         self._work_pid: int | None = None  # while it runs
-        self._restarts = 0
+        self._restarts = 0 if restarts else MOST_RESTARTS
         self._died_at_s = 0.0
         self._restart_at_s: float | None = None
         try:
@@ -76,6 +76,12 @@ class Recorder:
         self._restarts = MOST_RESTARTS
         self._ask(lambda client: client.stop(STOP_TIMEOUT_S))
         self._client = None
+
+    def forget(self) -> None:
+        """In a forked child: the sampler is its parent's, and must not wait for the child's end."""
+        if self._client is not None:
+            self._client.forget()
+            self._client = None
 
     def _ask(self, request: Callable[[SamplerClient], object]) -> None:
         if self._client is None:

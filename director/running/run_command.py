@@ -14,11 +14,13 @@ import msgspec
 
 from director.answers.report_command import SUMMARY, explain_failure, report
 from director.answers.summary import Summary
-from director.running.measurement import MARKS_VARIABLE, Measurement, NotStarted
+from director.running.measurement import Measurement, NotStarted
 from director.running.notices import say
+from director.running.recording import MARKS
 from director.running.run_options import RunOptions, UsageError
 from director.running.workload import CannotStart, check_program, deaf_threads, left_behind
 from director.session.files import hold
+from power_agent.marks import DIRECTORY_VARIABLE
 from power_agent.messages import ReplayClockSpec
 
 
@@ -161,7 +163,7 @@ def _ingest_and_report(options: RunOptions, session: Path) -> int:
 
         with hold(session):
             ingest(session, "complete")
-            for pid, name in left_behind(MARKS_VARIABLE, str(session / "marks")):
+            for pid, name in left_behind(DIRECTORY_VARIABLE, str(session / MARKS)):
                 say(f"warning: the job left {name} (pid {pid}) running; what it uses from now on is not counted")
             report(session, options.report)
         return 0
