@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DIRECTORY_VARIABLE = "POWER_AGENT_MARKS"
 _SYNC = 2  # place in _Given
+_LATEST_NS = 1 << 62
 
 _file: MarkFile | None = None
 _looked = False  # whether this process has looked for the environment variable
@@ -290,10 +291,17 @@ def begin(
     queries: float | None = None,
     streams: float | None = None,
     rank: int | None = None,
+    sync: Literal["cuda"] | None = None,
+    t_ns: int | None = None,
     **attributes: Any,
 ) -> None:
-    """Open a phase where `with` does not fit. The same thread closes it with `end` and the same name."""
-    _put_single(b"begin", name, None, index, rank, _given_work(samples, tokens, queries, streams), attributes)
+    """Open a phase where `with` does not fit. The same thread closes it with `end` and the same name.
+
+    `t_ns`, of `time.monotonic_ns()`, is when it began if that was at another instant than now.
+    """
+    if sync is not None:
+        _wait(sync, attributes)
+    _put_single(b"begin", name, t_ns, index, rank, _given_work(samples, tokens, queries, streams), attributes)
 
 
 def end(
@@ -305,11 +313,27 @@ def end(
     queries: float | None = None,
     streams: float | None = None,
     rank: int | None = None,
+    sync: Literal["cuda"] | None = None,
+    t_ns: int | None = None,
     **attributes: Any,
 ) -> None:
-    """Close the innermost open phase of this name (and index, if given) in this thread. Counts replace begin's."""
-    t_ns = monotonic_ns()
+    """Close the innermost open phase of this name (and index, if given) in this thread. Counts replace begin's.
+
+    `t_ns`, of `time.monotonic_ns()`, is when it ended if that was at another instant than now.
+    """
+    if sync is not None:
+        _wait(sync, attributes)
+    if t_ns is None:
+        t_ns = monotonic_ns()
     _put_single(b"end", name, t_ns, index, rank, _given_work(samples, tokens, queries, streams), attributes)
+
+
+def _wait(sync: object, attributes: dict[str, Any]) -> None:
+    """As `phase` does at its edges, for a `begin` or `end` that somebody measures."""
+    if sync != "cuda":
+        attributes["sync"] = sync
+    elif (_file if _looked else _look()) is not None:
+        _synchronize_cuda()
 
 
 def _put_single(
@@ -325,6 +349,8 @@ def _put_single(
     """A line that no `phase` object stands behind. Without `t_ns` it is stamped last."""
     file = file or (_file if _looked else _look())
     if file is not None:
+        if t_ns is not None and (type(t_ns) is not int or not 0 <= t_ns < _LATEST_NS):  # what a caller gave
+            attributes, t_ns = {**attributes, "unusable_t_ns": t_ns}, None
         details = encode_details(index, rank, work, attributes)
         head = b'{"op":"%b","name":%b,"thread":%d%b' % (op, encode_name(name), get_ident(), details)
         file.put(b'%b,"t_ns":%d}\n' % (head, monotonic_ns() if t_ns is None else t_ns))

@@ -199,6 +199,30 @@ def test_marks_can_be_directed_to_another_session_and_back(tmp_path: Path) -> No
     ]
 
 
+def test_begin_and_end_may_say_another_instant_and_wait_for_the_gpu(tmp_path: Path) -> None:
+    code = """
+        import sys, time, types
+        from power_agent.marks import begin, end
+
+        waits = []
+        cuda = types.SimpleNamespace(is_initialized=lambda: True, synchronize=lambda: waits.append(time.monotonic_ns()))
+        sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+        begin("a", t_ns=1000, samples=1)
+        end("a", t_ns=2000, sync="gpu")
+        begin("b", sync="cuda", t_ns="soon")
+        end("b", sync="cuda")
+        print(*waits)
+    """
+    done = run(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    _, begin_a, end_a, begin_b, end_b = only_file(tmp_path)
+    assert (begin_a["t_ns"], end_a["t_ns"]) == (1000, 2000)
+    assert end_a["attributes"] == {"sync": "gpu"} and begin_b["attributes"] == {"unusable_t_ns": "soon"}
+    first, second = map(int, done.stdout.split())
+    assert first <= begin_b["t_ns"] <= second <= end_b["t_ns"]
+    assert run(code, None).stdout == "\n"  # nobody measures: nothing to wait for
+
+
 def test_functions_and_coroutines_can_be_decorated(tmp_path: Path) -> None:
     code = """
         import asyncio
@@ -241,7 +265,7 @@ def test_whatever_is_passed_the_workload_goes_on(tmp_path: Path) -> None:
             with phase(odd, index=odd, samples=odd, rank=odd, sync=odd, odd=odd) as p:
                 p.add(samples=odd, tokens=odd, odd=odd)
             mark(odd, index=odd, rank=odd, odd=odd)
-            begin(odd, streams=odd)
+            begin(odd, streams=odd, sync=odd, t_ns=odd)
             end(odd, queries=odd)
         with phase("x", loop=loop, big="y" * 100_000, **{"keys": {1: 2, (3,): 4}}):
             pass
