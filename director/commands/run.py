@@ -62,6 +62,12 @@ def add(commands: Commands) -> None:
         metavar="SECONDS",
         help="measure idle power before and after the job",
     )
+    option(
+        "--live",
+        action=argparse.BooleanOptionalAction,
+        help="figures meanwhile, in the title of a terminal that the job writes to (default: on the terminal, where "
+        "the job writes to files only)",
+    )
     option("--repeat", type=count, default=1, metavar="N", help="run and measure N times; stops where a run fails")
     phases = run.add_argument_group("phases, besides the marks that the job makes itself")
     option = phases.add_argument
@@ -131,6 +137,7 @@ def _config_shapes() -> dict[str, Shape]:
         **dict.fromkeys(("output", "label", "root", "idle", "repeat", "loadgen", "phase-log", "replay"), "value"),
         **dict.fromkeys(("replay-speed", "cost-per-kwh", "currency", "carbon-g-per-kwh", "json"), "value"),
         **dict.fromkeys(("quiet", "explain"), "flag"),
+        "live": "switch",
         **dict.fromkeys(("rate", "set"), "table"),
         "drivers": "comma list",
         "phase-pattern": "list",
@@ -191,6 +198,7 @@ def _run_options(arguments: argparse.Namespace, command: list[str]) -> RunOption
         phase_log=arguments.phase_log,
         replay=arguments.replay,
         replay_speed=arguments.replay_speed,
+        live=False if arguments.quiet and arguments.live is None else arguments.live,
         factors=Factors(
             cost_per_kwh=arguments.cost_per_kwh,
             currency=arguments.currency,

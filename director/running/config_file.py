@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-Shape = Literal["value", "flag", "optional", "comma list", "list", "table"]
+Shape = Literal["value", "flag", "switch", "optional", "comma list", "list", "table"]
 
 
 class ConfigError(Exception):
@@ -52,13 +52,15 @@ def _arguments(path: Path, key: str, value: object, shape: Shape) -> list[str]:
     option = f"--{key}"
     if shape in ("flag", "optional") and isinstance(value, bool):
         return [option] if value else []
+    if shape == "switch" and isinstance(value, bool):
+        return [option if value else f"--no-{key}"]
     if shape == "table" and isinstance(value, dict):
         return [f"{option}={name}={_text(path, key, item)}" for name, item in _flat(value).items()]
     if shape in ("comma list", "list") and isinstance(value, list):
         texts = [_text(path, key, item) for item in value]
         return [f"{option}={','.join(texts)}"] if shape == "comma list" else [f"{option}={text}" for text in texts]
-    if shape in ("flag", "table"):
-        wanted = "true or false" if shape == "flag" else f"a table, such as [{key}]"
+    if shape in ("flag", "switch", "table"):
+        wanted = "true or false" if shape != "table" else f"a table, such as [{key}]"
         raise ConfigError(f"{path}: {key} must be {wanted}, not {value!r}")
     return [f"{option}={_text(path, key, value)}"]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from director.running.job_stdout import JobStdout
+from director.running.live_line import live_line
 from director.running.notices import say
 from director.running.recorder import Recorder
 from director.running.recording import Recording
 from director.running.run_options import RunOptions
 from director.running.workload import Signals, Workload, held_signals
-from director.session.files import SPOOL
+from director.session.files import SPOOL, spool_path
 from director.session.log_files import reads_stdout
 from director.session.manifest import Manifest
 from power_agent.clock import make_clock
@@ -68,10 +70,11 @@ class Measurement:
                 self._idle(signals)
                 if signals.ending is not None:
                     raise NotStarted(signals.ending)
-                if self._options.argv:
-                    self._run_job(recorder, signals)
-                else:
-                    self._wait_for_trace(signals)
+                with self._live_line():
+                    if self._options.argv:
+                        self._run_job(recorder, signals)
+                    else:
+                        self._wait_for_trace(signals)
                 if signals.ending is None:
                     self._idle(signals)
                 signals.sleep(recorder.tail_s / self._speed, to_the_end=True)
@@ -82,6 +85,12 @@ class Measurement:
             recording.change(state="ingesting", missing=recorder.problems)
             recording.store_if_possible()
         self.interrupted = signals.ending is not None
+
+    def _live_line(self) -> AbstractContextManager[None]:
+        host = self.manifest.hosts[0].name
+        spool = spool_path(self._recording.session, host)
+        has_job = bool(self._options.argv)
+        return live_line(self._options.live, spool, self._recording.marks, host, self._clock, has_job=has_job)
 
     def _run_job(self, recorder: Recorder, signals: Signals) -> None:
         recording = self._recording

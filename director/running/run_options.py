@@ -41,4 +41,5 @@ class RunOptions:
     replay: Path | None = None
     replay_speed: float = 1.0
     factors: Factors = field(default_factory=Factors)
+    live: bool | None = None  # figures meanwhile; None: only where they cannot disturb the job's output
     report: ReportOptions = ReportOptions()
