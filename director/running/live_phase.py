@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 MOST_FILES = 1024  # of more processes nothing is told
-MOST_BYTES = 32 << 10  # read in one look; of a workload that marks more in a second, only the newest are read
+MOST_BYTES = 16 << 10  # read in one look; of a workload that marks more in a second, only the newest are read
 MOST_OPEN = 64  # phases of one thread
 
 

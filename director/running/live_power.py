@@ -73,13 +73,11 @@ class _Device:
         self.counter = next((c.name for c in channels if c.quantity == "energy" and c.kind == "counter"), None)
 
     def take(self, channel: Channel, rows: list[tuple[int, float]], began_ns: int) -> None:
-        """Valid readings of one of its channels, in the order of time."""
+        """Valid readings of its gauge or its counter, in the order of time."""
         if channel.name == self.gauge:
             self._take_power(channel, rows, began_ns)
-        elif channel.name == self.counter:
-            self._take_energy(channel, rows, began_ns)
         else:
-            return
+            self._take_energy(channel, rows, began_ns)
         self.seen_s = time.monotonic()
 
     def _take_power(self, channel: Channel, rows: list[tuple[int, float]], began_ns: int) -> None:
@@ -138,7 +136,8 @@ class LivePowerReader:
         self._seq = self._spool.last_seq()
         self._streams: dict[int, Stream] = {}
         self._devices: dict[str, _Device] = {}
-        self._by_channel: dict[str, _Device] = {}
+        # By stream: the layout of its rows, and the places of the channels that tell of the total.
+        self._plans: dict[int, tuple[struct.Struct, list[tuple[int, Channel, _Device]]]] = {}
 
     def close(self) -> None:
         """Release the file."""
@@ -154,8 +153,8 @@ class LivePowerReader:
             self._find_devices()
         for seq, stream, payload in self._spool.newer(self._seq):
             self._seq = seq
-            if stream in self._streams:
-                self._take(self._streams[stream], payload)
+            if stream in self._plans:
+                self._take(*self._plans[stream], payload)
         ticks = self._spool.ticks()
         now_s = time.monotonic()
         devices = list(self._devices.values())
@@ -179,21 +178,25 @@ class LivePowerReader:
         periods = {
             c.name: max(1 / s.rate_hz, c.update_period_s or 0) for s in self._streams.values() for c in s.channels
         }
+        devices: dict[str, _Device] = {}
         for component in roots(build_tree(channels)):
             silence_s = max(LONGEST_SILENCE_S, *(5 * periods[channel.name] for channel in component.channels))
             device = self._devices.setdefault(component.name, _Device(component, silence_s))
-            self._by_channel.update({channel.name: device for channel in component.channels})
+            devices.update({channel.name: device for channel in component.channels})
+        for stream in self._streams.values():
+            known = [(i, c, devices[c.name]) for i, c in enumerate(stream.channels) if c.name in devices]
+            places = [(i, c, device) for i, c, device in known if c.name in (device.gauge, device.counter)]
+            if places:
+                self._plans[stream.id] = (row_struct(stream.channels), places)
 
-    def _take(self, stream: Stream, payload: bytes) -> None:
-        row = row_struct(stream.channels)
-        places = [(i, self._by_channel[c.name]) for i, c in enumerate(stream.channels) if c.name in self._by_channel]
-        if not places or not payload or len(payload) % row.size:
+    def _take(self, row: struct.Struct, places: list[tuple[int, Channel, _Device]], payload: bytes) -> None:
+        if not payload or len(payload) % row.size:
             return
         rows = list(_some_rows(row, payload))
-        for place, device in places:
+        for place, channel, device in places:
             valid = [(t_ns, values[place]) for t_ns, values, statuses in rows if statuses[place] <= Status.STALE]
             if valid:
-                device.take(stream.channels[place], valid, self._began_ns)
+                device.take(channel, valid, self._began_ns)
 
 
 def _some_rows(row: struct.Struct, payload: bytes) -> Iterator[tuple[int, tuple[float, ...], bytes]]:
@@ -201,5 +204,5 @@ def _some_rows(row: struct.Struct, payload: bytes) -> Iterator[tuple[int, tuple[
     count = len(payload) // row.size
     step = -(-count // MOST_ROWS)
     for number in range((count - 1) % step, count, step):
-        t_ns, _, *values, statuses = row.unpack_from(payload, number * row.size)
-        yield t_ns, tuple(values), statuses
+        fields = row.unpack_from(payload, number * row.size)
+        yield fields[0], fields[2:], fields[-1]
