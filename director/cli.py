@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from director.commands import report, run
+from director.commands import report, run, score
 from director.commands.parser import Commands, Parser, WrongUsage, fail
 
 EXAMPLES = """\
@@ -52,7 +52,7 @@ def _parser() -> Parser:
     parser = Parser(prog="power-director", description=description, epilog=EXAMPLES)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = Commands(parser)
-    for command in (run, report):
+    for command in (run, report, score):
         command.add(commands)
     return parser
 
