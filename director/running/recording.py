@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from director.running.environment import as_text, boot_id, describe_host, result_changing
+from director.running.estimate_notice import estimate_notice
 from director.running.notices import say
 from director.running.recorder import Recorder
 from director.running.run_options import RunOptions
@@ -116,6 +117,9 @@ class Recording:
             return
         names = ", ".join(f"{stream.driver}.{stream.group}" for stream in recorder.ready.streams)
         say(f"measuring {names or 'nothing: no device can be read here'} into {self.session}")
+        notice = estimate_notice(recorder.ready)
+        if notice and self.manifest.repeat_index in (None, 1):
+            say(notice)
 
 
 def _workload(argv: list[str], host: str) -> Workload:
