@@ -34,7 +34,7 @@ _FIX_HIDDEN = (
     "start the container with `--security-opt systempaths=unconfined` (Docker) or `--security-opt "
     "unmask=ALL` (Podman), or measure outside of it"
 )
-_FIX_VIRTUAL = "measure on the host, or with a meter, a BMC or a PDU; cloud machines seldom offer RAPL"
+_FIX_VIRTUAL = "in a cloud take a bare-metal instance; else measure on the host, or with a meter, a BMC or a PDU"
 _FIX_NO_ZONES = (
     "run `sudo modprobe intel_rapl_msr` (AMD needs Linux 5.11 or newer); in a container, mount /sys/class/powercap and "
     "/sys/devices/virtual/powercap from the host, read-only"
