@@ -56,6 +56,7 @@ class Kind(Protocol):
 
 _MODULES: dict[type, str] = {
     TrainingBenchmark: "director.mlperf.training.scoring",
+    InferenceSession: "director.mlperf.inference.scoring",
 }
 FOUND_TYPES = (TrainingBenchmark, InferenceSession)
 

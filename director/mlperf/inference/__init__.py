@@ -1,0 +1,1 @@
+"""MLPerf Inference power sessions: their scores, and whether they pass the checks."""
