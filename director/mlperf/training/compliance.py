@@ -61,26 +61,30 @@ def _check(section: Section, entries: Sequence[Entry], by_key: dict[str, str], f
         rule = section.get(key)
         if rule is None:
             continue
-        is_first = key not in values
-        values.setdefault(key, []).append(entry.value)
-        if is_first or not key.startswith("submission_"):
-            if not all(_holds(check, entry, seen) for check in rule.each):
-                by_key[key] = f"{key} is {_text(entry)}, which the rules do not allow"
+        found = values.get(key)
+        if found is None:
+            values[key] = [entry.value]
+        else:
+            found.append(entry.value)
+        if found is None or not key.startswith("submission_"):
+            for check in rule.each:
+                if not _holds(check, entry, seen):
+                    by_key[key] = f"{key} is {_text(entry)}, which the rules do not allow"
             seen[key] = entry.value
-        if is_first and rule.first is not None and not _holds(rule.first, entry, seen):
+        if found is None and rule.first is not None and not _holds(rule.first, entry, seen):
             by_key[key] = f"{key} comes first with {_text(entry)}, not where the rules want it"
         if rule.reached is not None and key not in reached and _holds(rule.reached, entry, seen):
             reached.add(key)
     for key, rule in section.items():
-        found = values.get(key, [])
-        if rule.reached is not None and found and key not in reached:
+        all_values = values.get(key, [])
+        if rule.reached is not None and all_values and key not in reached:
             final.append(f"{key} never reaches its target")
         if rule.or_key:
-            if not found and not values.get(rule.or_key):
+            if not all_values and not values.get(rule.or_key):
                 final.append(f"neither {key} nor {rule.or_key} is in the log")
-        elif len(found) < rule.least:
-            by_key[key] = f"{key} is in the log {len(found)} times, not {rule.least}"
-        elif rule.once and len(found) > 1 and found.count(found[0]) != len(found):
+        elif len(all_values) < rule.least:
+            by_key[key] = f"{key} is in the log {len(all_values)} times, not {rule.least}"
+        elif rule.once and len(all_values) > 1 and all_values.count(all_values[0]) != len(all_values):
             by_key[key] = f"{key} is in the log with different values"
 
 

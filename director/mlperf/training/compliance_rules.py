@@ -24,9 +24,11 @@ def _value(test: Callable[[Any], bool]) -> Check:
     return lambda entry, _: test(entry.value)
 
 
-def _has(*keys: str) -> Check:
+def _has(key: str, or_key: str | None = None) -> Check:
     """One of the keys is in the line's metadata."""
-    return lambda entry, _: any(key in entry.metadata for key in keys)
+    if or_key is None:
+        return lambda entry, _: key in entry.metadata
+    return lambda entry, _: key in entry.metadata or or_key in entry.metadata
 
 
 def _to_seen(test: Callable[[Any, Seen], bool]) -> Check:

@@ -21,6 +21,7 @@ from director.session.trace_store import Piece
 from drivers.contract import Channel
 
 _HALF_HOUR_MS = 1_800_000.0
+_PIECE_READINGS = 1 << 18  # about; small logs are aligned many at a time
 _LEAST_MARGIN_MS = 60_000.0  # readings kept on each side of the run
 # Nobody states what a reading averages over. Taken as an instant it gives the largest U, and no shift in time.
 _CHANNEL = Channel(
@@ -82,7 +83,8 @@ def _spacing_ms(logs: Iterable[PowerLog]) -> float:
             steps = t[1:] - t[:-1]
             steps = steps[steps > 0]
             if len(steps):
-                return float(np.median(steps))
+                middle = len(steps) // 2
+                return float(np.partition(steps, middle)[middle])
     return 1000.0
 
 
@@ -109,13 +111,25 @@ def _shift_ms(log: PowerLog, start: float, stop: float) -> float:
 def _laid_out(
     logs: Sequence[PowerLog], shifts: Sequence[float], start: float, stop: float, margin: float, step: float
 ) -> Iterator[Piece]:
+    times, powers, length = [], [], 0
     for number, (log, shift) in enumerate(zip(logs, shifts, strict=True)):
         for t, watts, _ in log.in_time_order():
             near = slice(*np.searchsorted(t, [start - shift - margin, stop - shift + margin]).tolist())
             at, watts = _merged(t[near] + (shift - start + margin + number * step), watts[near])
-            if len(at):
-                nothing = np.zeros(len(at), dtype=np.int64)
-                yield Piece(np.rint(at * 1e6).astype(np.int64), nothing, [watts], [nothing.astype(np.uint8)])
+            times.append(at)
+            powers.append(watts)
+            length += len(at)
+            if length >= _PIECE_READINGS:
+                yield _piece(times, powers)
+                times, powers, length = [], [], 0
+    if length:
+        yield _piece(times, powers)
+
+
+def _piece(times: list[Floats], powers: list[Floats]) -> Piece:
+    at = np.rint(np.concatenate(times) * 1e6).astype(np.int64)
+    nothing = np.zeros(len(at), dtype=np.int64)
+    return Piece(at, nothing, [np.concatenate(powers)], [np.zeros(len(at), dtype=np.uint8)])
 
 
 def _merged(t: Floats, watts: Floats) -> tuple[Floats, Floats]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from director.mlperf.training.log_text import Unread, blocks, parse
 from director.phases.sources.mllog import TOKEN, Entry
+
+_AFTER_TOKEN = re.compile(TOKEN + rb"([^\n]*)")
+_decode_lines = msgspec.json.Decoder(Entry).decode_lines
 
 
 @dataclass
@@ -40,15 +46,24 @@ def read_result_log(path: Path, wanted: Container[str]) -> ResultLog:
     """
     log = ResultLog(path)
     for first_line, block in blocks(path, log.unread):
-        at = block.find(TOKEN)
-        while at >= 0:
-            end = block.index(b"\n", at)
-            entry = parse(block[at:end])
-            if isinstance(entry, Entry):
-                log.lines += 1
-                if entry.key in wanted:
-                    log.entries.append(entry)
-            elif entry is not None:
-                log.unread.add(first_line + block.count(b"\n", 0, at), entry)
-            at = block.find(TOKEN, end)
+        texts = _AFTER_TOKEN.findall(block)
+        try:
+            entries = _decode_lines(b"\n".join(texts))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            entries = _one_by_one(log, first_line, block)
+        if len(entries) != len(texts):  # white space alone is no line to msgspec
+            entries = _one_by_one(log, first_line, block)
+        log.lines += len(entries)
+        log.entries += [entry for entry in entries if entry.key in wanted]
     return log
+
+
+def _one_by_one(log: ResultLog, first_line: int, block: bytes) -> list[Entry]:
+    entries = []
+    for number, line in enumerate(block.split(b"\n"), start=first_line):
+        entry = parse(line)
+        if isinstance(entry, Entry):
+            entries.append(entry)
+        elif entry is not None:
+            log.unread.add(number, entry)
+    return entries

@@ -19,6 +19,7 @@ from director.mlperf.training.result_log import read_result_log
 
 _WANTED = wanted_keys()
 _DIGITS = re.compile(r"(\d+)")
+_POWER_LOG = re.compile(r"(?:node|sw)_.*\.txt", re.DOTALL)
 
 
 @dataclass
@@ -117,7 +118,11 @@ class _PowerLogs:
         self.unread = 0
         self.notes: list[str] = []
         self.missing: list[str] = []
-        files = sorted((*folder.glob("node_*.txt"), *folder.glob("sw_*.txt")), key=_by_number)
+        try:
+            files = sorted((file for file in folder.iterdir() if _POWER_LOG.fullmatch(file.name)), key=_by_number)
+        except OSError as error:
+            files = []
+            self.missing.append(f"power/{folder.name} cannot be read: {error.strerror}")
         for file in files:
             try:
                 log = read_power_log(file)
