@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from director.running.notices import say
 from director.running.run_options import ReportOptions
-from director.session.files import SessionError
+from director.session.files import SessionError, load_manifest
 
 if TYPE_CHECKING:
     from director.answers.summary import Summary
@@ -18,7 +19,7 @@ SUMMARY = "summary.json"
 
 
 def report(session: Path, options: ReportOptions) -> Summary:
-    """Compute a session's results, write them into it, print the table to standard error and the JSON where asked.
+    """Compute a session's results, write them and the page into it, print the table to standard error, and the JSON.
 
     Raises:
         SessionError: the session is not complete or a raw file is damaged.
@@ -31,9 +32,27 @@ def report(session: Path, options: ReportOptions) -> Summary:
     summary = write_results(session)
     if not options.quiet:
         print_summary(summary, sys.stderr, explain=options.explain)
+    write_report_page(lambda: _page(session, summary), quiet=options.quiet)
     if options.json is not None:
         write_json((session / SUMMARY).read_bytes(), options.json)
     return summary
+
+
+def write_report_page(write: Callable[[], Path], *, quiet: bool) -> None:
+    """Call what writes a page and returns its path; whatever goes wrong with it is told and costs nothing else."""
+    try:
+        path = write()
+    except Exception as error:
+        say(f"warning: there is no report page: {type(error).__name__}: {error}")
+    else:
+        if not quiet:
+            say(f"to read in a browser: {path}")
+
+
+def _page(session: Path, summary: Summary) -> Path:
+    from director.report_page.page import write_page
+
+    return write_page(session, load_manifest(session), summary)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

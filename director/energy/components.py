@@ -63,7 +63,7 @@ def build_tree(channels: Sequence[tuple[str, Channel]]) -> list[Component]:
         device = channel.device.replace("module-", "module") if channel.scope == "module" else channel.device
         key = (host, device, channel.scope)
         found.setdefault(key, Component(host, device, channel.scope)).channels.append(channel)
-    components = sorted(found.values(), key=lambda c: (c.host, _depth(c.scope), _natural(c.device)))
+    components = sorted(found.values(), key=lambda c: (c.host, _depth(c.scope), natural(c.device)))
     for component in components:
         component.parent = _parent(component, [c for c in components if c.host == component.host])
     return components
@@ -88,7 +88,8 @@ def _depth(scope: Scope) -> int:
     return order.index(scope) if scope in _WITHIN else len(order)
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
+def natural(text: str) -> list[tuple[int, str]]:
+    """A key that sorts "gpu2" before "gpu10"."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from director.answers.report_command import print_table, report, write_json
+from director.answers.report_command import print_table, report, write_json, write_report_page
 from director.running.notices import say
 from director.running.run_command import default_directory, make_directory, run_once
 from director.running.run_options import ReportOptions, RunOptions
@@ -177,10 +177,23 @@ def _show(directory: Path, series: Series, summaries: dict[str, Summary], option
     if metrics and not options.quiet:
         _print_runs(series, summaries, score)
         _print(series, metrics, score)
+    write_report_page(lambda: _page(directory, series, summaries, metrics, score), quiet=options.quiet)
     if options.json is not None:
         raw = [msgspec.Raw((directory / name / "summary.json").read_bytes()) for name in summaries]
         whole = SeriesSummary(series=series, metrics=metrics, olympic=score, summaries=raw)
         write_json(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n", options.json)
+
+
+def _page(
+    directory: Path,
+    series: Series,
+    summaries: dict[str, Summary],
+    metrics: Sequence[Spread],
+    score: OlympicScore | None,
+) -> Path:
+    from director.report_page.series_page import write_series_page
+
+    return write_series_page(directory, series, summaries, metrics, score)
 
 
 def spread(summaries: Sequence[Summary]) -> list[Spread]:
@@ -250,11 +263,12 @@ def _print_runs(series: Series, summaries: dict[str, Summary], score: OlympicSco
     rows = []
     for run in series.runs:
         metrics = found.get(run.directory, {})
-        rows.append([run.directory, _remark(run, score), *(_value_text(metrics.get(name)) for name in columns)])
+        rows.append([run.directory, remark(run, score), *(value_text(metrics.get(name)) for name in columns)])
     print_table(series.label or "series", ["run", "", *columns], rows)
 
 
-def _remark(run: SeriesRun, score: OlympicScore | None) -> str:
+def remark(run: SeriesRun, score: OlympicScore | None) -> str:
+    """Why a run does not count, where it does not."""
     if run.interrupted:
         return "interrupted"
     if run.status:
@@ -264,7 +278,8 @@ def _remark(run: SeriesRun, score: OlympicScore | None) -> str:
     return ""
 
 
-def _value_text(metric: Metric | None) -> str:
+def value_text(metric: Metric | None) -> str:
+    """A metric's value in a table of runs."""
     from director.answers.number_text import figure_text
 
     if metric is None:

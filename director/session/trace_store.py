@@ -72,6 +72,28 @@ def iter_pieces(path: Path, channels: list[Channel], rows: int = 1 << 20) -> Ite
         raise SessionError(f"{path} cannot be read, put back a copy of it: {error}") from error
 
 
+def time_range(path: Path) -> tuple[int, int] | None:
+    """The first and last instant of a trace (ns), told by the file's own statistics where it has them. None: no row.
+
+    Raises:
+        SessionError: as `iter_pieces`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            column = file.schema_arrow.names.index("t_ns")
+            parts = [file.metadata.row_group(i).column(column).statistics for i in range(file.metadata.num_row_groups)]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise SessionError(f"{path} cannot be read, put back a copy of it: {error}") from error
+    if all(part is not None and part.has_min_max for part in parts):
+        ranges = [(part.min, part.max) for part in parts]
+    else:
+        ranges = [(int(p.t_ns.min()), int(p.t_ns.max())) for p in iter_pieces(path, []) if len(p.t_ns)]
+    return (min(r[0] for r in ranges), max(r[1] for r in ranges)) if ranges else None
+
+
 def _piece(batch: pa.RecordBatch, channels: list[Channel]) -> Piece:
     values: list[npt.NDArray[np.int64] | npt.NDArray[np.float64]] = []
     statuses: list[npt.NDArray[np.uint8]] = []

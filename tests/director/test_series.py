@@ -125,7 +125,12 @@ def test_a_series_stops_where_a_run_fails_and_can_be_reported_again(tmp_path: Pa
     assert result.returncode == 9
     assert result.stdout == "run 1\nrun 2\n"
     assert "the series ends here: run 2 of 3 failed with status 9" in result.stderr
-    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["run-001", "run-002", "series.json"]
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [
+        "report.html",
+        "run-001",
+        "run-002",
+        "series.json",
+    ]
     series = load_series(tmp_path / "all")
     assert [(run.directory, run.status) for run in series.runs] == [("run-001", 0), ("run-002", 9)]
     second = load_manifest(tmp_path / "all/run-002")
