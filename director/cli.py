@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from director.commands import report, run, score
+from director.commands import completion, report, run, score
 from director.commands.parser import Commands, Parser, WrongUsage, fail
 
 EXAMPLES = """\
@@ -17,6 +17,7 @@ examples:
   power-director run -- python train.py        measure a command
   power-director run --help                    all that can be chosen
   power-director report power-sessions/DIR     show a session again
+  eval "$(power-director completion bash)"     let the Tab key complete words
 
 What can be measured here is told by: power-agent devices
 """
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, command = words[:split], words[split + 1 :]
     try:
         _check_text(own)
-        arguments = _parser().parse_args(own, argparse.Namespace(words=own))
+        arguments = make_parser().parse_args(own, argparse.Namespace(words=own))
         if command and not arguments.takes_command:
             raise WrongUsage(f"{arguments.command} takes no command after --")
         status: int = arguments.act(arguments, command)
@@ -47,12 +48,13 @@ def _check_text(words: Sequence[str]) -> None:
             raise WrongUsage(f"{word!r} holds bytes that are no UTF-8; give it another name")
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line of all commands."""
     description = "Measure the energy of machine-learning work."
     parser = Parser(prog="power-director", description=description, epilog=EXAMPLES)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = Commands(parser)
-    for command in (run, report, score):
+    for command in (run, report, score, completion):
         command.add(commands)
     return parser
 

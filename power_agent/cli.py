@@ -7,6 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from power_agent.completion import EXAMPLES as _COMPLETION_EXAMPLES
+from power_agent.completion import SHELLS, NoCompletion, script
+
 _WORK = ("samples", "tokens", "queries", "streams")
 _EXAMPLES = """\
 examples:
@@ -39,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "devices":
             return _devices(arguments)
+        if arguments.command == "completion":
+            return _completion(arguments)
         return _mark(arguments)
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. What Python flushes at exit must not fail again.
@@ -107,6 +112,16 @@ def _parser() -> argparse.ArgumentParser:
         help="anything else worth keeping; may be given more than once",
     )
     mark.add_argument("--verbose", action="store_true", help="say so where no measurement runs")
+
+    text = "print a script that lets a shell complete our words"
+    completion = commands.add_parser(
+        "completion",
+        help=text,
+        description=f"{text}.".capitalize(),
+        epilog=_COMPLETION_EXAMPLES.replace("PROG", "power-agent"),
+        formatter_class=examples,
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     return parser
 
 
@@ -152,6 +167,15 @@ def _devices(arguments: argparse.Namespace) -> int:
             if isinstance(result, Opened):
                 result.driver.close()
     print(text, flush=True)
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    try:
+        print(script(_parser(), arguments.shell, takes_command=False))
+    except NoCompletion as error:
+        print(f"power-agent: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
