@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -76,6 +76,12 @@ def open_drivers(
         )
         results.append(_open(name, places[name], options, opened_before))
     return results
+
+
+def find_unknown(names: Iterable[str]) -> Refused | None:
+    """The first name that no driver has, and what it may have been meant to be."""
+    places, _ = _known_drivers()
+    return next((_unknown(name, list(places)) for name in names if name not in places), None)
 
 
 def _known_drivers() -> tuple[dict[str, str | EntryPoint], list[Opened | Refused]]:

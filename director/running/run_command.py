@@ -101,17 +101,15 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         str(path.resolve()).encode()
         if any(path.iterdir()):
-            raise UsageError(f"the output directory {path} is not empty; name a new one with --output")
+            raise UsageError(f"the output directory {path} is not empty; name a new one")
         probe = path / ".writable"
         probe.write_bytes(b"")
         probe.unlink()
     except UnicodeEncodeError as error:
-        raise UsageError(
-            f"the output directory {path} has a name that is no UTF-8; name another with --output"
-        ) from error
+        raise UsageError(f"the output directory {path} has a name that is no UTF-8; name another") from error
     except OSError as error:
         why = error.strerror or str(error)
-        raise UsageError(f"the output directory {path} cannot be written: {why}; name another with --output") from error
+        raise UsageError(f"the output directory {path} cannot be written: {why}; name another") from error
 
 
 def _with_replay(options: RunOptions) -> tuple[RunOptions, ReplayClockSpec | None]:
