@@ -9,6 +9,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 DEMO := .venv/demo-installed
 TEST := .venv/test-installed
+# Other tools, to be measured beside ours, in an environment of their own; without: make bench PEERS_PYTHON=
+PEERS_PYTHON ?= .venv/peers/bin/python
 
 .PHONY: run test test-long lint bench clean
 
@@ -27,8 +29,12 @@ lint: $(TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(TEST)
-	$(BIN)/python benchmarks/all.py
+bench: $(TEST) $(PEERS_PYTHON)
+	$(BIN)/python benchmarks/all.py --peers-python=$(PEERS_PYTHON)
+
+.venv/peers/bin/python: | $(BIN)/python
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/python -m pip install --quiet zeus==0.16.0 codecarbon==3.3.2 || { rm -rf .venv/peers; exit 1; }
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -41,7 +47,7 @@ $(DEMO): pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(TEST): pyproject.toml $(DEMO)
-	$(BIN)/python -m pip install --quiet --editable '.[demo,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test,lint,bench]'
 	@touch $@
 
 clean:

@@ -142,14 +142,19 @@ class Sensor:
     def at(self, t: Floats) -> npt.NDArray[Any]:
         """What reads at these instants give, raw: float64 of a gauge, int64 of a counter."""
         device, load = self._device, self._load
-        updated = self.updates_s[np.searchsorted(self.updates_s, t, side="right") - 1]
         if device.window_s is not None:
+            updated = self.updates_s[np.searchsorted(self.updates_s, t, side="right") - 1]
             watts = (load.energy(updated) - load.energy(updated - device.window_s)) / device.window_s
             shown: npt.NDArray[Any] = np.round(self._gain * watts / device.quantum)
             return shown
-        joules = self._gain * (load.energy(updated) - load.energy(np.array([-3.0])))
-        counts = self._first + np.floor(joules / device.quantum).astype(np.int64)
+        counts = self.count_at(t)
         return counts if device.modulus is None else counts % device.modulus
+
+    def count_at(self, t: Floats) -> npt.NDArray[np.int64]:
+        """What a counter would show at these instants if it never wrapped."""
+        updated = self.updates_s[np.searchsorted(self.updates_s, t, side="right") - 1]
+        joules = self._gain * (self._load.energy(updated) - self._load.energy(np.array([-3.0])))
+        return self._first + np.floor(joules / self._device.quantum).astype(np.int64)
 
 
 def poll_instants(sensor: Sensor, rate_hz: float, until_s: float, rng: np.random.Generator) -> Floats:

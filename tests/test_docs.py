@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(?P<language>\w+) (?P<what>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 ANY_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
-PATH_IN_CODE = re.compile(r"\b(?:drivers|power_agent|director|tests|benchmarks|examples|docs)/[\w./-]*\w")
+PATH_IN_CODE = re.compile(r"(?<![\w/-])(?:drivers|power_agent|director|tests|benchmarks|examples|docs)/[\w./-]*\w")
 DEADLINE_S = 300
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
