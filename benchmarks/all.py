@@ -121,10 +121,12 @@ def main() -> int:
     which.add_argument("--only", metavar="NAME", choices=list(BENCHMARKS), action="append", help=", ".join(BENCHMARKS))
     which.add_argument("--page", action="store_true", help="run nothing; write the page from the stored results")
     arguments = parser.parse_args()
+    # not resolved: the interpreter of a virtual environment is a link
+    peers_python = str(Path(arguments.peers_python).absolute()) if arguments.peers_python else None
     failed = False
     page.RESULTS.mkdir(exist_ok=True)
     for name in [] if arguments.page else arguments.only or BENCHMARKS:
-        result = run(BENCHMARKS[name], arguments.peers_python or None)
+        result = run(BENCHMARKS[name], peers_python)
         failed |= result is None
         if result is not None:
             text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
