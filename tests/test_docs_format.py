@@ -1,0 +1,76 @@
+"""docs/session-format.md names every field of the files that a run leaves, and none that is not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+PAGE = Path(__file__).parent.parent / "docs" / "session-format.md"
+JOB = "from power_agent import phase\nwith phase('run', samples=3):\n    pass"
+NAME = re.compile(r"`([a-z_0-9]+)`")
+BY_NAME = {"environment", "system", "checksums", "idle_watts", "work", "attributes"}  # their keys are the user's
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("format") / "s"
+    command = [sys.executable, "-m", "director.cli", "run", "--quiet", "--idle", "0.1", "--output", str(directory)]
+    subprocess.run([*command, "--", sys.executable, "-c", JOB], check=True, capture_output=True)
+    return directory
+
+
+def named(heading: str) -> set[str]:
+    """What the section under a heading names."""
+    text = PAGE.read_text().split(f"### {heading}\n", 1)[1]
+    return set(NAME.findall(re.split(r"^###? ", text, maxsplit=1, flags=re.MULTILINE)[0]))
+
+
+def documented_fields(heading: str) -> set[str]:
+    """What the first columns of a section's tables name."""
+    text = PAGE.read_text().split(f"### {heading}\n", 1)[1]
+    rows = re.split(r"^###? ", text, maxsplit=1, flags=re.MULTILINE)[0].splitlines()
+    return {name for row in rows if row.startswith("| `") for name in NAME.findall(row.split("|")[1])}
+
+
+def fields(value: Any) -> Iterator[str]:
+    """All keys at any depth, but those that are names of the user's or of the machine's."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            if key not in BY_NAME:
+                yield from fields(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from fields(inner)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "summary.json"])
+def test_json_is_documented(session: Path, file: str) -> None:
+    there = set(fields(json.loads((session / file).read_text())))
+    assert there - named(file) == set(), f"{file} has fields that {PAGE.name} does not name"
+    assert documented_fields(file) - there == set(), f"{PAGE.name} names fields that {file} does not have"
+
+
+@pytest.mark.parametrize("file", ["phases.parquet", "energies.parquet"])
+def test_columns_are_documented(session: Path, file: str) -> None:
+    assert set(pq.read_schema(session / file).names) == documented_fields(file)
+
+
+def test_traces_are_as_documented(session: Path) -> None:
+    clock = pq.read_schema(session / "traces" / next(iter((session / "traces").iterdir())).name / "clock.parquet")
+    text = PAGE.read_text().split("## Clock\n", 1)[1]
+    assert set(clock.names) == set(NAME.findall(text.split(":", 2)[1].split(".")[0])) | {"monotonic_ns"}
+    manifest = json.loads((session / "manifest.json").read_text())
+    for host in manifest["hosts"]:
+        for stream in host["streams"]:
+            channels = [channel["name"] for channel in stream["stream"]["channels"]]
+            columns = pq.read_schema(session / stream["file"]).names
+            assert set(columns) == {"t_ns", "read_ns", *channels, *(f"{name}:status" for name in channels)}
