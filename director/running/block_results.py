@@ -78,6 +78,13 @@ def _compute_here(asked: Asked) -> Results:
         manifest = ingest(session, "complete")
         summary = write_results(session)
         results = Results(summary=summary, totals=phase_totals(session, manifest, asked.phases))
+        if asked.plot:
+            from director.answers.small_plot import power_curve, svg, text_line
+
+            curve = power_curve(session, manifest)
+            if curve is not None:
+                title = summary.label or summary.session
+                results = msgspec.structs.replace(results, svg=svg(curve, title), text_line=text_line(curve))
         return results
 
 
