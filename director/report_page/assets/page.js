@@ -4,7 +4,7 @@
   const byId = (id) => document.getElementById(id);
   const plots = JSON.parse(byId("plots").textContent);
   const charts = byId("charts"), strip = byId("strip"), rangeText = byId("range"), atText = byId("at");
-  const AXIS = 54, RIGHT = 28, NOT_MEASURED = 0xffff, LEAST_SPAN = 0.01;
+  const COLOURS = 10, AXIS = 54, RIGHT = 28, NOT_MEASURED = 0xffff, LEAST_SPAN = 0.01;
   const whole = [plots.begin, plots.end];
   const state = { a: whole[0], b: whole[1], at: null, shown: plots.panels.map((p) => p.lines.map(() => true)) };
   const printing = matchMedia("print"), dark = matchMedia("(prefers-color-scheme: dark)");
@@ -74,7 +74,7 @@
   function colours() {
     const style = getComputedStyle(document.documentElement), get = (name) => style.getPropertyValue(name).trim();
     return {
-      line: Array.from({ length: 10 }, (_, i) => get("--c" + i)), text: get("--soft"), grid: get("--grid"), ink: get("--ink"),
+      line: Array.from({ length: COLOURS }, (_, i) => get("--c" + i)), text: get("--soft"), grid: get("--grid"), ink: get("--ink"),
       phase: [get("--p0"), get("--p1"), get("--p2"), get("--p3"), get("--p4"), get("--p5")],
       heat: get("--heat"), "power limit": get("--limit"), hardware: get("--hard"),
     };
@@ -82,12 +82,11 @@
 
   function timeText(t, step) {
     const sign = t < 0 ? "−" : "", s = Math.abs(t);
-    if (step < 1 || s < 60 && step < 60) return sign + s.toFixed(step < 1 ? Math.min(6, Math.ceil(-Math.log10(step))) : 0) + " s";
+    if (step < 1 || (s < 60 && step < 60)) return sign + s.toFixed(step < 1 ? Math.min(6, Math.ceil(-Math.log10(step))) : 0) + " s";
     const whole = Math.round(s), two = (n) => String(n).padStart(2, "0");
     const h = Math.floor(whole / 3600), m = Math.floor(whole / 60) % 60;
     return sign + (h || step >= 3600 ? h + ":" + two(m) + ":" + two(whole % 60) : m + ":" + two(whole % 60));
   }
-  const longTime = (t) => timeText(t, state.b - state.a < 100 ? 0.001 : state.b - state.a < 3600 ? 0.1 : 1);
   function clock(t) {
     const s = Math.abs(t), sign = t < 0 ? "−" : "";
     if (s < 60) return sign + s.toFixed(state.b - state.a < 10 ? 3 : 1) + " s";
@@ -126,7 +125,7 @@
         { ...axis, size: AXIS, values: (u, splits) => splits.map((v) => Math.abs(v) >= 1e5 ? (v / 1e3).toLocaleString("en") + " k" : v.toLocaleString("en", { maximumFractionDigits: 6 })) },
       ],
       cursor: {
-        drag: { x: true, y: false, setScale: false }, y: false, sync: { key: "time", scales: ["x", null] }, points: { show: false },
+        drag: { x: true, y: false, setScale: false }, y: false, sync: { key: "time", scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } }, points: { show: false },
         bind: { dblclick: () => () => { show(...whole); return null; } },
       },
       hooks: {
@@ -228,6 +227,7 @@
     const middle = (a + b) / 2;
     state.a = Math.min(Math.max(middle - span / 2, whole[0]), whole[1] - span);
     state.b = state.a + span;
+    state.marked = null;
     redraw();
   }
   function redraw() {
@@ -256,7 +256,7 @@
   }
   function nextPhase(direction) {
     const edges = [...new Set(plots.strip.slice(1).flat().map((block) => block[0]))].sort((x, y) => x - y);
-    const all = state.a === whole[0] && state.b === whole[1], here = all ? -Infinity : state.marked ?? state.a;
+    const all = state.a === whole[0] && state.b === whole[1], here = state.marked ?? (all ? -Infinity : state.a);
     const target = direction > 0 ? edges.find((t) => t > here + 1e-9) : edges.reverse().find((t) => t < here - 1e-9);
     if (target == null) return;
     const block = plots.strip.slice(1).flat().filter((b) => b[0] === target).sort((x, y) => y[1] - x[1])[0];
