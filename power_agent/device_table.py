@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -16,12 +16,11 @@ from drivers.contract import Accuracy, Channel, Group
 from drivers.discovery import Opened, Refused
 
 # Columns are added as there is room for them.
+_UPDATE_AND_WINDOW_FROM_WIDTH = 64
 _KIND_AND_SCOPE_FROM_WIDTH = 100
-_SOURCES_FROM_WIDTH = 140
-_NAMES_WIDTH = 27  # at most, of the column of channel names; a longer list of names goes on in the next line
-_DEVICE_WIDTH = 16  # at most, of the column of devices
-_OTHERS_WIDTH = 44  # of the columns that are always there, with the space between them
-_KIND_AND_SCOPE_WIDTH = 18
+_SOURCES_FROM_WIDTH = 100
+_DEVICE_WIDTH, _NARROW_DEVICE_WIDTH = 20, 12  # at most, of the column of devices
+_MODELS = 4  # of devices, in a driver's heading
 _UNKNOWN = "–"
 _LEGEND = (
     "rate: how often it is read, unless told otherwise; update: how often the device has a new value; "
@@ -31,9 +30,10 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class _Line:
-    """Channels of a device that are alike in all that the table tells. Each channel of power or energy has its own."""
+    """Channels of a device that are alike in all that is told. Each channel of power or energy has its own."""
 
     names: tuple[str, ...]
+    of_power: bool  # or energy
     unit: str
     kind: str
     scope: str
@@ -42,7 +42,10 @@ class _Line:
     window_s: float | None
     accuracy: Accuracy | None
     estimate: bool
-    model: str
+    model: str  # of power only: what else is read is told without it
+
+
+_Entry = tuple[str, list[_Line]]  # devices that are alike, and their lines
 
 
 def as_text(results: Sequence[Opened | Refused]) -> str:
@@ -56,13 +59,24 @@ def as_text(results: Sequence[Opened | Refused]) -> str:
 def _show(results: Sequence[Opened | Refused], console: Console) -> None:
     opened = [result for result in results if isinstance(result, Opened)]
     refused = [result for result in results if isinstance(result, Refused)]
-    tables = [_merge_devices(_lines_by_device(driver)) for driver in opened]
+    lines = [_lines_by_device(driver) for driver in opened]
+    power = [_merge_devices(each, of_power=True) for each in lines]
+    others = [_merge_devices(each, of_power=False) for each in lines]
     # The first column is equally wide in all tables, so that the others stand in line down the page.
-    device_width = max((len(device) for table in tables for device, _ in table), default=0)
-    for driver, table in zip(opened, tables, strict=True):
-        count = sum(len(group.channels) for group in driver.driver.groups)
-        console.print(Text.assemble((driver.name, "bold"), (f"  {count} channels", "dim")))
-        console.print(_indented(_channel_table(table, device_width, console.width)))
+    longest = max((len(device) for entries in (*power, *others) for device, _ in entries), default=0)
+    device_width = max(
+        len("device"),
+        min(longest, _DEVICE_WIDTH if console.width >= _UPDATE_AND_WINDOW_FROM_WIDTH else _NARROW_DEVICE_WIDTH),
+    )
+    for driver, of_power, of_else in zip(opened, power, others, strict=True):
+        console.print(Text.assemble((driver.name, "bold"), (f"  {_heading(driver)}", "dim")))
+        if of_power:
+            console.print(_indented(_power_table(of_power, device_width, console.width)))
+        if of_else:
+            console.print(_indented(_others_table(of_else, device_width, below=of_power[-1][0] if of_power else "")))
+        if console.width >= _SOURCES_FROM_WIDTH:
+            for source in _sources(of_power):
+                console.print(_indented(Text(source, style="dim")))
         for note in driver.driver.notes:
             console.print(_indented(_reason(note.reason, note.fix)))
         console.print()
@@ -105,7 +119,7 @@ def _lines_by_device(opened: Opened) -> dict[str, list[_Line]]:
             lines = devices.setdefault(channel.device, [])
             line = _line(opened.name, channel, group)
             for place, other in enumerate(lines):
-                if channel.quantity not in ("power", "energy") and replace(other, names=line.names) == line:
+                if not line.of_power and replace(other, names=line.names) == line:
                     lines[place] = replace(other, names=other.names + line.names)
                     break
             else:
@@ -117,6 +131,7 @@ def _line(driver: str, channel: Channel, group: Group) -> _Line:
     name = channel.name.removeprefix(f"{driver}/").removeprefix(f"{channel.device}/")
     return _Line(
         names=(name,),
+        of_power=channel.quantity in ("power", "energy"),
         unit=channel.unit,
         kind=channel.kind,
         scope=channel.scope,
@@ -125,52 +140,101 @@ def _line(driver: str, channel: Channel, group: Group) -> _Line:
         window_s=channel.window_s,
         accuracy=channel.accuracy,
         estimate=channel.estimate,
-        model=channel.model,
+        model=channel.model if channel.quantity in ("power", "energy") else "",
     )
 
 
-def _merge_devices(devices: dict[str, list[_Line]]) -> list[tuple[str, list[_Line]]]:
-    """Neighbours that are alike in everything become one entry: `gpu0…7`."""
-    merged = []
-    for lines, members in groupby(devices.items(), key=lambda item: item[1]):
-        names = [device for device, _ in members]
-        stem = names[0].rstrip("0123456789")
-        merged.append((names[0] if len(names) == 1 else f"{names[0]}…{names[-1].removeprefix(stem)}", lines))
-    return merged
+def _merge_devices(devices: Mapping[str, list[_Line]], *, of_power: bool) -> list[_Entry]:
+    """Of power or of all else. Devices numbered one after another and alike in everything are one: `gpu0…7`."""
+    entries: list[tuple[str, str, list[_Line]]] = []  # first device, last device, lines
+    for device, lines_of_all in devices.items():
+        lines = [line for line in lines_of_all if line.of_power == of_power]
+        stem, number = _numbered(device)
+        place = next(
+            (i for i, e in enumerate(entries) if e[2] == lines and _numbered(e[1]) == (stem, number - 1)), None
+        )
+        if place is not None:
+            entries[place] = (entries[place][0], device, lines)
+        elif lines:
+            entries.append((device, device, lines))
+    return [(first if first == last else f"{first}…{_numbered(last)[1]}", lines) for first, last, lines in entries]
 
 
-def _channel_table(entries: Sequence[tuple[str, list[_Line]]], device_width: int, width: int) -> Table:
-    has_kind, has_sources = width >= _KIND_AND_SCOPE_FROM_WIDTH, width >= _SOURCES_FROM_WIDTH
-    device_width = min(device_width, _DEVICE_WIDTH)
-    left = width - device_width - _OTHERS_WIDTH - (_KIND_AND_SCOPE_WIDTH if has_kind else 0)
+def _numbered(device: str) -> tuple[str, int]:
+    stem = device.rstrip("0123456789")
+    digits = device[len(stem) :]
+    return stem, int(digits) if digits.isascii() and digits else -1
+
+
+def _heading(opened: Opened) -> str:
+    """How many channels, of what: `192 channels · 8 × NVIDIA H100`."""
+    devices = {channel.device: channel.model for group in opened.driver.groups for channel in group.channels}
+    told = []
+    for model in dict.fromkeys(filter(None, devices.values())):
+        stems = [_numbered(device)[0] for device, of in devices.items() if of == model]
+        alike = len(stems) > 1 and len(set(stems)) == 1
+        told.append(f"{len(stems)} × {model}" if alike else model)
+    if len(told) > _MODELS:
+        told = [*told[:_MODELS], "…"]
+    count = sum(len(group.channels) for group in opened.driver.groups)
+    channels = f"{count} channels" if count != 1 else "1 channel"
+    return f"{channels} · {', '.join(told)}" if told else channels
+
+
+def _power_table(entries: Sequence[_Entry], device_width: int, width: int) -> Table:
+    """A line for each channel of power or energy."""
+    has_update, has_kind = width >= _UPDATE_AND_WINDOW_FROM_WIDTH, width >= _KIND_AND_SCOPE_FROM_WIDTH
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("device", overflow="fold", style="cyan", width=device_width)
-    table.add_column("channel", overflow="fold", width=max(8, min(_NAMES_WIDTH, left)))
+    table.add_column("channel", overflow="fold", min_width=len("power ESTIMATE") if has_update else None)
     table.add_column("unit", no_wrap=True)
     if has_kind:
         table.add_column("kind", no_wrap=True, min_width=len("counter"))
         table.add_column("scope", no_wrap=True, min_width=len("package"))
     table.add_column("rate", no_wrap=True, justify="right", min_width=len("10 Hz"))
-    table.add_column("update", no_wrap=True, justify="right")
-    table.add_column("window", no_wrap=True, justify="right", min_width=len("instant"))
-    table.add_column("accuracy")
-    if has_sources:
-        table.add_column("accuracy from", style="dim")
-        table.add_column("model", style="dim")
+    if has_update:
+        table.add_column("update", no_wrap=True, justify="right", min_width=len("100 ms"))
+        table.add_column("window", no_wrap=True, justify="right", min_width=len("instant"))
+    table.add_column("accuracy", min_width=len("±50 %"))
     for device, lines in entries:
         for place, line in enumerate(lines):
             label = Text(", ".join(line.names))
             if line.estimate:
-                label.append(" (estimate)", style="magenta")
+                label.append(" ESTIMATE", style="magenta")
             cells: list[RenderableType] = [device if place == 0 else "", label, line.unit]
             if has_kind:
                 cells += [line.kind, line.scope if line.scope != "none" else _UNKNOWN]
-            cells += [f"{line.rate_hz:.3g} Hz", _seconds(line.update_s), _seconds(line.window_s)]
-            cells.append(_accuracy(line.accuracy, line.unit))
-            if has_sources:
-                cells += [line.accuracy.source if line.accuracy else "", line.model if place == 0 else ""]
-            table.add_row(*cells)
+            cells.append(_rate(line))
+            if has_update:
+                cells += [_seconds(line.update_s), _seconds(line.window_s)]
+            table.add_row(*cells, _accuracy(line.accuracy, line.unit))
     return table
+
+
+def _others_table(entries: Sequence[_Entry], device_width: int, below: str) -> Table:
+    """What else is read of each device: at which rate, and its names. `below`: the device that stands above."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold", style="cyan", width=device_width)
+    table.add_column(no_wrap=True, justify="right", min_width=len("10 Hz"))
+    table.add_column(overflow="fold")
+    for device, lines in entries:
+        label = device if device != below else ""
+        for rate, alike in groupby(lines, key=_rate):
+            told = [", ".join(line.names) + (f" ({line.unit})" if line.unit else "") for line in alike]
+            table.add_row(label, rate, Text(" · ".join(told), style="dim"))
+            label = ""
+    return table
+
+
+def _sources(entries: Sequence[_Entry]) -> list[str]:
+    """Where the accuracies come from, each once."""
+    lines = [line for _, lines in entries for line in lines]
+    known = [(line.accuracy, line.unit) for line in lines if line.accuracy is not None and line.accuracy.source]
+    return list(dict.fromkeys(f"{_accuracy(accuracy, unit)}: {accuracy.source}" for accuracy, unit in known))
+
+
+def _rate(line: _Line) -> str:
+    return f"{line.rate_hz:.3g} Hz"
 
 
 def _accuracy(accuracy: Accuracy | None, unit: str) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nvml_stub
 import pytest
+from nvml_stub import StubConfig, StubGpu
+from powercap_tree import PowercapTree, write_cpuinfo
 from rich.cells import cell_len
 
 from power_agent.cli import main
@@ -45,29 +49,53 @@ def devices(root: Path, columns: int, *drivers: str, **environment: str) -> list
 
 
 def test_the_table_tells_channels_alike_of_devices_alike_in_one_line(root: Path) -> None:
-    assert devices(root, 100, "host", "estimate")[:8] == [
-        "host  2 channels",
-        "  device       channel                      unit  kind     scope     rate  update   window  accuracy",
-        "  package-0…1  utilization                  %     gauge    –        10 Hz       –        –  –",
+    lines = devices(root, 100, "host", "estimate")
+    assert lines[0] == "host  2 channels"
+    assert re.fullmatch(r"  package-0…1  +\d+ Hz  utilization \(%\)", lines[1])
+    assert lines[2:8] == [
         "",
-        "estimate  4 channels",
-        "  device       channel                      unit  kind     scope     rate  update   window  accuracy",
-        "  package-0…1  power (estimate)             W     gauge    package  10 Hz       –   100 ms  ±50 %",
-        "               energy (estimate)            J     counter  package  10 Hz       –        –  ±50 %",
+        "estimate  4 channels · 2 × linear CPU model",
+        "  device       channel          unit  kind     scope     rate  update   window  accuracy",
+        "  package-0…1  power ESTIMATE   W     gauge    package  10 Hz       –   100 ms  ±50 %",
+        "               energy ESTIMATE  J     counter  package  10 Hz       –        –  ±50 %",
+        "  ±50 %: assumed limits: power per thread of server parts lies within ±50 % of the default",
     ]
 
 
-@pytest.mark.parametrize("columns", [80, 120, 200])
+@pytest.mark.parametrize("columns", [50, 80, 120, 200])
 def test_every_width_holds_every_line_and_every_word(root: Path, columns: int) -> None:
     lines = devices(root, columns, "host", "estimate", "replay", "nvmll")
     assert max(cell_len(line) for line in lines) <= columns
     text = " ".join(" ".join(lines).split())
-    assert "accur…" not in text and "accuracy" in text  # nothing was cut off
+    for word in ("channel", "unit", "rate", "accuracy", "ESTIMATE", "±50 %"):
+        assert word in text  # nothing was cut off
+    assert ("update" in lines[4]) == (columns >= 80)
     assert "✗ no trace is named" in text
     assert "→ set replay.path=FILE (spl.txt, CSV) or replay.path=SESSION_DIRECTORY" in text
     assert "✗ there is no driver 'nvmll'" in text
     assert "did you mean 'nvml'?" in text
-    assert ("accuracy from" in text) == (columns == 200)
+
+
+def test_a_server_fits_a_screen(root: Path, tmp_path: Path) -> None:
+    if nvml_stub.compiler() is None:
+        pytest.skip("gcc is needed to build the NVML stub")
+    library, config = nvml_stub.build(tmp_path), tmp_path / "nvml.conf"
+    gpus = [StubGpu() for _ in range(8)]
+    gpus[3] = StubGpu(name="NVIDIA A100-SXM4-80GB", architecture=7, compute_capability=(8, 0))
+    StubConfig(gpus=gpus).write(config)
+    powercap = PowercapTree(root)
+    for socket in (0, 1):
+        powercap.add(f"intel-rapl:{socket}", f"package-{socket}")
+        powercap.add(f"intel-rapl:{socket}:0", "dram")
+    write_cpuinfo(root, "GenuineIntel", "Xeon")
+    lines = devices(root, 120, "nvml", "rapl", "estimate", **nvml_stub.environment(library, config))
+    assert len(lines) < 50
+    assert lines[0] == "nvml  192 channels · 7 × NVIDIA H100 80GB HBM3, NVIDIA A100-SXM4-80GB"
+    first_words = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    # The GPU that differs parts the others; what is alike in all of them is told once.
+    assert [word for word in first_words if word.startswith("gpu")] == ["gpu0…2", "gpu3", "gpu4…7", "gpu0…7"]
+    assert [word for word in first_words if word.startswith(("package", "dram"))] == ["package-0…1", "dram-0…1"]
+    assert sum("power_instant" in line for line in lines) == 3
 
 
 def test_json_holds_all_that_is_known(root: Path) -> None:
