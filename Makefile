@@ -1,5 +1,6 @@
 # make run    train a small real model under measurement and print its joules-to-train
 # make test   lint, type-check and run the tests
+# make docs   make a site of docs/ in build/docs, which needs no network
 # Both make their own virtual environment in .venv; all they need is Python 3.10 or newer. With gcc (or cc) the tests
 # also read simulated GPUs; without one those are skipped. Without a GPU, this fetches less:
 #     make run TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
@@ -9,10 +10,11 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 DEMO := .venv/demo-installed
 TEST := .venv/test-installed
+DOCS := .venv/docs-installed
 # Other tools, to be measured beside ours, in an environment of their own; without: make bench PEERS_PYTHON=
 PEERS_PYTHON ?= .venv/peers/bin/python
 
-.PHONY: run test test-long lint bench clean
+.PHONY: run test test-long lint bench docs clean
 
 run: $(DEMO)
 	$(BIN)/power-director run --label digits --idle 5 --mllog power-sessions/digits.mllog -- \
@@ -36,6 +38,14 @@ bench: $(TEST) $(PEERS_PYTHON)
 	$(PYTHON) -m venv .venv/peers
 	.venv/peers/bin/python -m pip install --quiet zeus==0.16.0 codecarbon==3.3.2 || { rm -rf .venv/peers; exit 1; }
 
+docs: $(DOCS)
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+	@echo build/docs/index.html
+
+$(DOCS): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -47,7 +57,7 @@ $(DEMO): pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(TEST): pyproject.toml $(DEMO)
-	$(BIN)/python -m pip install --quiet --editable '.[demo,test,lint,bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test,lint,bench,docs]'
 	@touch $@
 
 clean:
