@@ -8,6 +8,7 @@ commas.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ Bools = npt.NDArray[np.bool_]
 
 STAMP_FORMAT = "%m-%d-%Y %H:%M:%S.%f"
 EPOCH = datetime(1970, 1, 1)
+_USUAL_STAMP = re.compile(r"(\d\d)-(\d\d)-(\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{3})", re.ASCII)
 _HEAD = b"Time,19-39-9999 29:59:59.999,Watts,"  # of a usual line, with the highest digits that its places may have
 _TAIL = b",V"  # of ",Volts,": watts that end otherwise may have lost digits
 _DATE = slice(5, 15)
@@ -73,7 +75,8 @@ class Stops:
 class SampleLog:
     """One sample log: read it once with `samples`, then look at what was found on the way."""
 
-    def __init__(self, path: Path, window: Window) -> None:
+    def __init__(self, path: Path, window: Window, needs_power_factor: bool = False) -> None:
+        """`needs_power_factor`: for a checker that reads the power factor, too, and stops where it cannot."""
         self.path = path
         self.problems = Problems()
         self.stops = Stops()
@@ -83,6 +86,14 @@ class SampleLog:
         self.last_us: int | None = None
         self.analyzers = 1  # whose lines the log was merged from
         self.window = window
+        self._needs_power_factor = needs_power_factor
+
+    @property
+    def covered(self) -> str:
+        """From when to when the samples read so far go."""
+        if self.first_us is None or self.last_us is None:
+            return "nothing"
+        return f"{stamp_text(self.first_us)} … {stamp_text(self.last_us)}"
 
     def samples(self) -> Iterator[Samples]:
         """Yield the samples of all lines that hold a time, those whose watts cannot be read with NaN.
@@ -112,6 +123,8 @@ class SampleLog:
         t_us, usual = _stamps(columns)
         watts, readable = _watts(columns[len(_HEAD) :])
         usual &= readable & (starts <= last)
+        if self._needs_power_factor:
+            usual &= _has_power_factor(data, starts, ends)
         number = block.first_line + np.arange(len(starts), dtype=np.int64)
         self.lines += len(starts)
         if usual.all():
@@ -142,13 +155,15 @@ class SampleLog:
             return None
         try:
             watts = float(fields[3])
+            if self._needs_power_factor:
+                float(fields[9])
             whole = len(fields) >= 12 and not cut and fields[2] == "Watts"
             if not whole or not math.isfinite(watts):
                 what = f"holds {fields[3][:40]!r} watts" if whole else f"is no whole line of PTDaemon: {line[:60]!r}"
                 self._name(number, f"{what}; the official figure counts it as {watts:g} W")
         except (ValueError, IndexError):
             in_window = bool(self.window.holds(np.array([t_us]))[0])
-            why = "its watts cannot be read"
+            why = "its watts or power factor cannot be read" if self._needs_power_factor else "its watts cannot be read"
             if in_window:
                 self._cannot(number, why, is_time_line)
             else:  # the official checkers do not look at watts beyond the window
@@ -171,7 +186,20 @@ def stamp_us(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    return (datetime.strptime(text, STAMP_FORMAT) - EPOCH) // timedelta(microseconds=1)
+    return (stamp_time(text) - EPOCH) // timedelta(microseconds=1)
+
+
+def stamp_time(text: str) -> datetime:
+    """A stamp as a time without a zone.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _USUAL_STAMP.fullmatch(text)
+    if match is None:
+        return datetime.strptime(text, STAMP_FORMAT)  # takes single digits, too, and is slow
+    month, day, year, hour, minute, second, ms = map(int, match.groups())
+    return datetime(year, month, day, hour, minute, second, ms * 1000)
 
 
 def stamp_text(t_us: int) -> str:
@@ -207,6 +235,7 @@ _NUMBERS = [  # with one digit before the dot, with two, …; in millionths
     )
     for digits in range(1, _MOST_DIGITS + 1)
 ]
+_POWER_FACTOR = _Form(b"9.999999,", {0: 1.0})
 
 
 def _stamps(columns: Bytes) -> tuple[Ints, Bools]:
@@ -244,6 +273,18 @@ def _watts(columns: Bytes) -> tuple[Floats, Bools]:
         if usual.all():
             break
     return watts / 10.0**_DECIMALS, usual
+
+
+def _has_power_factor(data: Bytes, starts: Ints, ends: Ints) -> Bools:
+    """Which lines have a number of the usual form, such as 0.964059 or −1.000000, as their tenth field."""
+    commas = np.flatnonzero(data == ord(","))
+    ninth = np.searchsorted(commas, starts) + 8
+    at = commas[np.minimum(ninth, len(commas) - 1)] + 1 if len(commas) else ends
+    inside = (ninth < len(commas)) & (at + 10 < ends)
+    columns = data[np.minimum(at + np.arange(10)[:, None], len(data) - 1)]
+    first = np.where(columns[0] == ord("-"), columns[1:], columns[:-1])
+    found: Bools = inside & _POWER_FACTOR.read(first)[1]
+    return found
 
 
 def _is_utf8(line: bytes) -> bool:
