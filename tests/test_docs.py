@@ -83,6 +83,14 @@ def test_every_option_is_documented(module: str, command: str, page: str) -> Non
     assert options <= set(OPTION.findall((ROOT / page).read_text()))
 
 
+def test_batch_scripts_are_those_of_the_examples() -> None:
+    page = (ROOT / "docs/how-to/slurm.md").read_text()
+    scripts = sorted((ROOT / "examples/slurm").glob("*.sbatch"))
+    assert scripts
+    for script in scripts:
+        assert f"```bash\n{script.read_text()}```" in page, f"docs/how-to/slurm.md does not show {script.name} as it is"
+
+
 def run_blocks(page: Path, folder: Path, kinds: set[str]) -> None:
     tools = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
