@@ -95,11 +95,15 @@ def give_up_reserve(session: Path) -> bool:
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file that appears under its name whole and on disk, or not at all."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 

@@ -436,6 +436,7 @@ def test_a_page_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "warning: there is no report page: IsADirectoryError" in done.stderr
     assert (tmp_path / "summary.json").exists()
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("what", ["newer", "older", "traces gone", "marks gone", "phases cut"])
