@@ -57,7 +57,7 @@ $(DEMO): pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(TEST): pyproject.toml $(DEMO)
-	$(BIN)/python -m pip install --quiet --editable '.[demo,test,lint,bench,docs]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo,integrations,test,lint,bench,docs]'
 	@touch $@
 
 clean:

@@ -52,6 +52,11 @@ def _look() -> MarkFile | None:
         return _file
 
 
+def is_measured() -> bool:
+    """Whether marks are kept: for code that would have to work out what to mark."""
+    return (_file if _looked else _look()) is not None
+
+
 def direct_to(directory: str | None) -> None:
     """Mark into this directory from now on, in this process and those that it starts; None: nobody measures.
 
@@ -332,7 +337,7 @@ def _wait(sync: object, attributes: dict[str, Any]) -> None:
     """As `phase` does at its edges, for a `begin` or `end` that somebody measures."""
     if sync != "cuda":
         attributes["sync"] = sync
-    elif (_file if _looked else _look()) is not None:
+    elif is_measured():
         _synchronize_cuda()
 
 

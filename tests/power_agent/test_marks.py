@@ -66,7 +66,8 @@ def test_a_phase_begins_and_ends_with_what_it_did(tmp_path: Path) -> None:
 def test_without_the_variable_nothing_happens(tmp_path: Path) -> None:
     code = """
         from power_agent import mark, phase
-        from power_agent.marks import begin, end
+        from power_agent.marks import begin, end, is_measured
+        assert not is_measured()
         with phase("a", samples=1) as p:
             p.add(samples=1)
         begin("b"); end("b"); mark("c")
