@@ -39,7 +39,7 @@ bench: $(TEST) $(PEERS_PYTHON)
 	.venv/peers/bin/python -m pip install --quiet zeus==0.16.0 codecarbon==3.3.2 || { rm -rf .venv/peers; exit 1; }
 
 docs: $(DOCS)
-	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
 	@echo build/docs/index.html
 
 $(DOCS): pyproject.toml | $(BIN)/python
