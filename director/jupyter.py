@@ -14,8 +14,9 @@ from typing import Any
 
 from IPython.core.error import UsageError
 
+from director.commands.device_options import add_device_options
 from director.commands.parser import Parser, WrongUsage
-from director.commands.values import names, rate, seconds, setting
+from director.commands.values import merged, seconds
 from director.running.measured_block import MeasuredBlock, measure
 
 _FIRST_LINE = re.compile(r"%%measure(?P<options>[ \t].*|)\n?")
@@ -102,11 +103,9 @@ class _Magic:
 
 def _parser() -> Parser:
     parser = Parser(prog="%%measure", add_help=False)
+    add_device_options(parser)
     option = parser.add_argument
     option("--label", default="")
-    option("--drivers", type=names)
-    option("--rate", type=rate, action="append", default=[])
-    option("--set", type=setting, action="append", default=[])
     option("--idle", type=seconds, default=0.0)
     option("--output", type=Path)
     option("--into", type=_name)
@@ -121,15 +120,12 @@ def _name(text: str) -> str:
 
 
 def _block(arguments: Any) -> MeasuredBlock:
-    settings: dict[str, dict[str, object]] = {}
-    for driver, key, value in arguments.set:
-        settings.setdefault(driver, {})[key] = value
     return measure(
         arguments.label,
         output=arguments.output,
         drivers=arguments.drivers,
         rates_hz=dict(arguments.rate),
-        settings=settings,
+        settings=merged(arguments.set),
         idle_s=arguments.idle,
         separate=True,
         plot=not arguments.no_plot,

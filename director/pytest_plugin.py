@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from director.commands.values import names, rate, setting
+from director.commands.values import merged, names, rate, setting
 
 if TYPE_CHECKING:
     from director.running.measured_block import MeasuredBlock
@@ -128,8 +128,8 @@ def _table(tests: list[MeasuredBlock]) -> list[str]:
 
 
 def _options(config: pytest.Config) -> dict[str, Any]:
-    settings: dict[str, dict[str, str]] = {}
-    for driver, key, value in config.getoption("--energy-set"):
-        settings.setdefault(driver, {})[key] = value
-    rates_hz = dict(config.getoption("--energy-rate"))
-    return {"drivers": config.getoption("--energy-drivers"), "rates_hz": rates_hz, "settings": settings}
+    return {
+        "drivers": config.getoption("--energy-drivers"),
+        "rates_hz": dict(config.getoption("--energy-rate")),
+        "settings": merged(config.getoption("--energy-set")),
+    }

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from director.commands.device_options import add_device_options
 from director.commands.parser import Commands, Parser, WrongUsage, fail
 from director.commands.report import add_report_options, report_options
-from director.commands.values import count, names, not_negative, positive, rate, seconds, setting
+from director.commands.values import count, merged, not_negative, positive, seconds
 
 if TYPE_CHECKING:
     from director.running.config_file import Shape
@@ -44,16 +45,7 @@ def add(commands: Commands) -> None:
     option("--config", type=Path, metavar="FILE", help="options from a TOML file; the command line wins")
     option("--output", type=Path, metavar="DIR", help="session directory (default: ./power-sessions/TIME-NAME)")
     option("--label", default="", metavar="TEXT", help="a name for the report")
-    option("--drivers", type=names, metavar="A,B", help="only these drivers (default: all that work here)")
-    option("--rate", type=rate, action="append", default=[], metavar="DRIVER[.GROUP]=HZ", help="readings per second")
-    option(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="DRIVER.KEY=VALUE",
-        help="a setting of a driver",
-    )
+    add_device_options(run)
     option("--root", type=Path, default=Path("/"), metavar="DIR", help="where /sys, /proc and /dev are, such as /host")
     option(
         "--idle",
@@ -179,16 +171,13 @@ def _run_options(arguments: argparse.Namespace, command: list[str]) -> RunOption
         _check_phase_log(arguments.phase_pattern)
     _check_drivers(arguments)
     _check_json(arguments.json)
-    settings: dict[str, dict[str, str]] = {}
-    for driver, key, value in arguments.set:
-        settings.setdefault(driver, {})[key] = value
     return RunOptions(
         argv=command,
         output=arguments.output,
         label=arguments.label,
         drivers=arguments.drivers,
         rates_hz=dict(arguments.rate),
-        settings=settings,
+        settings=merged(arguments.set),
         root=arguments.root,
         idle_s=arguments.idle,
         repeat=arguments.repeat,
@@ -214,17 +203,11 @@ def _check_drivers(arguments: argparse.Namespace) -> None:
     named += [driver for driver, _, _ in arguments.set]
     if not named:
         return
-    import difflib
-    from importlib.metadata import entry_points
+    from drivers.discovery import find_unknown
 
-    from drivers.discovery import BUILT_IN, ENTRY_POINT_GROUP
-
-    known = [*BUILT_IN, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))]
-    for name in named:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise WrongUsage(f"there is no driver {name!r}; {hint}known: {', '.join(sorted(known))}")
+    unknown = find_unknown(named)
+    if unknown is not None:
+        raise WrongUsage(f"{unknown.reason}; {unknown.fix}")
 
 
 def _check_phase_log(patterns: list[tuple[str, bool]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 def number(text: str, accepts: Callable[[float], bool], wanted: str) -> float:
@@ -61,3 +61,11 @@ def setting(text: str) -> tuple[str, str, str]:
     if not (equals and dot and driver and key):
         raise argparse.ArgumentTypeError(f"{text!r} is not DRIVER.KEY=VALUE, such as estimate.idle_watts=40")
     return driver, key, value
+
+
+def merged(settings: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, str]]:
+    """Settings by driver and key; of equal ones the last counts."""
+    by_driver: dict[str, dict[str, str]] = {}
+    for driver, key, value in settings:
+        by_driver.setdefault(driver, {})[key] = value
+    return by_driver
