@@ -93,10 +93,11 @@ def read_detail_log(path: Path) -> DetailLog:
     skip = len(_BEFORE_KEY)
     for block in text_blocks(path):
         text, number, start = block.text, block.first_line, 0
+        find = text.find
         while start < len(text):
-            end = text.find(b"\n", start)
+            end = find(b"\n", start)
             end = len(text) if end < 0 else end
-            key = text[start + skip : max(text.find(b'"', start + skip, end), start)]
+            key = text[start + skip : max(find(b'"', start + skip, end), start)]
             if key in _WANTED or text[end - 2 : end] != _END or not text.startswith(_BEFORE_KEY, start):
                 _read_line(log, number, text[start:end])
             number, start = number + 1, end + 1

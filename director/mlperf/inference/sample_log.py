@@ -121,8 +121,7 @@ class SampleLog:
         rows = np.ndarray((last + 1,), f"V{_ROW}", data, 0, (1,))[np.minimum(starts, last)]
         columns = rows.view(np.uint8).reshape(-1, _ROW).T.copy()
         t_us, usual = _stamps(columns)
-        watts, readable = _watts(columns[len(_HEAD) :])
-        usual &= readable & (starts <= last)
+        watts, usual = _watts(columns[len(_HEAD) :], usual & (starts <= last))
         if self._needs_power_factor:
             usual &= _has_power_factor(data, starts, ends)
         number = block.first_line + np.arange(len(starts), dtype=np.int64)
@@ -243,8 +242,9 @@ def _stamps(columns: Bytes) -> tuple[Ints, Bools]:
     ms, usual = _STAMP.read(columns)
     usual &= ms < 86_400_000
     dates = columns[_DATE]
-    if (dates == dates[:, :1]).all():
-        days, known = _days(dates[:, 0].tobytes())
+    first = int(usual.argmax())
+    if (dates == dates[:, first : first + 1]).all(axis=0)[usual].all():
+        days, known = _days(dates[:, first].tobytes())
         return ((days * 86_400_000 + ms) * 1000).astype(np.int64), usual & known
     keys, which = np.unique(dates.T.copy().view(f"S{len(dates)}").ravel(), return_inverse=True)
     each = [_days(key) for key in keys.tolist()]
@@ -260,19 +260,20 @@ def _days(date: bytes) -> tuple[int, bool]:
         return 0, False
 
 
-def _watts(columns: Bytes) -> tuple[Floats, Bools]:
-    """Numbers as 1234.567890, and which texts are such a one with ",V" behind."""
+def _watts(columns: Bytes, wanted: Bools) -> tuple[Floats, Bools]:
+    """Numbers as 1234.567890, and which of the wanted texts are such a one with ",V" behind."""
     watts = np.zeros(columns.shape[1])
-    usual = np.zeros(columns.shape[1], dtype=bool)
+    left = wanted.copy()
     for digits, form in enumerate(_NUMBERS, start=1):
-        if not (columns[digits] == ord(".")).any():
+        if not (left & (columns[digits] == ord("."))).any():
             continue
         millionths, here = form.read(columns)
+        here &= left
         watts = np.where(here, millionths, watts)
-        usual |= here
-        if usual.all():
+        left &= ~here
+        if not left.any():
             break
-    return watts / 10.0**_DECIMALS, usual
+    return watts / 10.0**_DECIMALS, wanted & ~left
 
 
 def _has_power_factor(data: Bytes, starts: Ints, ends: Ints) -> Bools:
