@@ -23,7 +23,7 @@ html_css_files = ["site.css"]
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
-highlight_language = "text"
+highlight_language = "none"  # of indented blocks: formulas and commands, which may wrap
 myst_heading_anchors = 4
 
 SECTION = re.compile(r"^## (?P<caption>.*)\n(?P<text>(?:(?!## ).*\n?)*)", re.MULTILINE)
