@@ -2,9 +2,10 @@
 
 Method. A session of 24 h with a wall meter at 1 Hz, two CPU packages and eight GPUs at 10 Hz, temperatures, clocks and
 throttle reasons at 1 Hz, and 40 epochs is made (not timed). `power-director report` then runs on it in a fresh process:
-wall time, CPU time, peak memory and the size of report.html. The page is opened from its file in headless Chromium, software
-rendered, at 1280 × 900: first contentful paint as the browser tells it, the time until all plots are drawn, and of 40
-zoom and pan steps the time from the key's event to the frame after all plots are redrawn, median and largest.
+wall time, CPU time, peak memory and the size of report.html. The page is opened from its file in headless Chromium,
+software rendered, at 1280 × 900: first contentful paint as the browser tells it, and the time until the plots in the
+window are drawn. Then the GPUs' plot is scrolled into view, and of 40 steps of zooming and moving the cursor the time
+from the key's event to the frame after the plots in the window are redrawn is taken, median and largest.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ def browse(page_path: Path, chromium: str) -> None:
         page.wait_for_selector("#charts[data-ready]", state="attached")
         drawn = time.perf_counter() - begin
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        page.locator(".plot").nth(2).scroll_into_view_if_needed()
         took = page.evaluate(ZOOM, ["+", "ArrowRight", "+", "+", "-", "+", "+", "0"] * (STEPS // 8))
         print(f"  first paint: {paint:7.0f} ms")
-        print(f"  all drawn:   {drawn * 1000:7.0f} ms")
+        print(f"  plots drawn: {drawn * 1000:7.0f} ms")
         print(f"  zoom, pan:   {statistics.median(took):7.0f} ms median, {max(took):.0f} ms largest of {len(took)}")
         browser.close()
 

@@ -109,10 +109,10 @@ def inked(page: Any, selector: str) -> float:
 def test_it_draws_every_plot(open_page: Open, training: Path) -> None:
     page = open_page(training)
     assert page.locator("h1").inner_text().startswith("Training used ")
-    count = page.locator(".plot canvas").count()
-    assert count == 5  # wall, packages, GPUs, temperatures, clocks
-    for i in range(count):
-        page.locator(".plot canvas").nth(i).scroll_into_view_if_needed()
+    assert page.locator(".plot").count() == 5  # wall, packages, GPUs, temperatures, clocks
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+        assert plot.locator("canvas").is_visible()
     assert inked(page, ".plot canvas") > 0.1
     assert inked(page, "#strip") > 0.5
     assert page.locator("#range").inner_text().startswith("Everything, 20 min")

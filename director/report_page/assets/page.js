@@ -4,11 +4,11 @@
   const byId = (id) => document.getElementById(id);
   const plots = JSON.parse(byId("plots").textContent);
   const charts = byId("charts"), strip = byId("strip"), rangeText = byId("range"), atText = byId("at");
-  const COLOURS = 10, AXIS = 54, RIGHT = 28, NOT_MEASURED = 0xffff, LEAST_SPAN = 0.01;
+  const COLOURS = 10, PIXELS = 1.5, AXIS = 54, RIGHT = 28, NOT_MEASURED = 0xffff, LEAST_SPAN = 0.01;
   const whole = [plots.begin, plots.end];
   const state = { a: whole[0], b: whole[1], at: null, shown: plots.panels.map((p) => p.lines.map(() => true)) };
   const printing = matchMedia("print"), dark = matchMedia("(prefers-color-scheme: dark)");
-  let drawn = [], lastWidth = 0;
+  let drawn = [], lastWidth = 0, stripWidth = 0, colour;
 
   let values;
   try {
@@ -18,6 +18,7 @@
     return;
   }
   const lines = decode(values);
+  const legends = plots.panels.map((_, i) => charts.querySelectorAll(`.legend button[data-panel="${i}"] output`));
 
   async function inflate(text) {
     const packed = atob(text), bytes = new Uint8Array(packed.length);
@@ -44,7 +45,7 @@
     });
   }
 
-  // One value per column of pixels: the extremes of all bins that touch it, so that no peak is lost.
+  // One value per column of PIXELS: the extremes of all bins that touch it, so that no peak is lost.
   function resample(line, a, b, columns) {
     const most = new Array(columns), mean = new Array(columns), least = new Array(columns), width = (b - a) / columns;
     for (let c = 0; c < columns; c++) {
@@ -64,8 +65,8 @@
     return [most, mean, least];
   }
 
-  function panelData(panel, columns) {
-    const width = (state.b - state.a) / columns;
+  function panelData(panel) {
+    const columns = Math.max(60, Math.round((lastWidth - AXIS - RIGHT) / PIXELS)), width = (state.b - state.a) / columns;
     const data = [Array.from({ length: columns }, (_, c) => state.a + (c + 0.5) * width)];
     for (const line of panel.lines) data.push(...resample(lines[line.line], state.a, state.b, columns));
     return data;
@@ -94,23 +95,25 @@
     const seconds = (state.b - state.a < 600 ? rest.toFixed(1).padStart(4, "0") : String(Math.floor(rest)).padStart(2, "0")) + " s";
     return sign + (h ? h + " h " + String(m).padStart(2, "0") + " min " : m + " min ") + seconds;
   }
-  function valueText(value, step, unit) {
-    if (value == null) return "–";
-    return value.toLocaleString("en", { maximumFractionDigits: step >= 1 ? 0 : Math.min(4, Math.ceil(-Math.log10(step) - 1e-9)), useGrouping: true }) + " " + unit;
+  const formats = new Map();  // making one takes longer than a plot
+  function valueText(value, step) {
+    const digits = step >= 1 ? 0 : Math.min(4, Math.ceil(-Math.log10(step) - 1e-9));
+    if (!formats.has(digits)) formats.set(digits, new Intl.NumberFormat("en", { maximumFractionDigits: digits }));
+    return formats.get(digits).format(value);
   }
 
-  function make(panel, number, element, colour) {
+  function make(panel, number, element) {
     const series = [{}], bands = [];
     panel.lines.forEach((line, i) => {
       const c = colour.line[line.colour], show = state.shown[number][i], at = series.length;
-      const edge = { stroke: c + "80", width: 0.75, points: { show: false }, show };
+      const edge = { width: 0, points: { show: false }, show };
       series.push({ ...edge }, { stroke: c, width: 1.5, points: { show: false }, show }, { ...edge });
-      bands.push({ series: [at, at + 2], fill: c + "33" });
+      bands.push({ series: [at, at + 2], fill: c + "66" });
     });
     const axis = { stroke: colour.text, grid: { stroke: colour.grid, width: 1 }, ticks: { stroke: colour.grid, width: 1 }, font: "12px system-ui, sans-serif" };
     const fromZero = panel.kind === "power";
     const plot = new uPlot({
-      width: element.clientWidth, height: printing.matches ? 150 : fromZero ? 220 : 170, legend: { show: false }, series, bands, padding: [8, RIGHT, 0, 0],
+      width: element.clientWidth, height: heightOf(panel), legend: { show: false }, series, bands, padding: [8, RIGHT, 0, 0],
       scales: {
         x: { time: false, range: () => [state.a, state.b] },
         y: { range: (u, low, high) => {
@@ -122,26 +125,26 @@
       axes: [
         { ...axis, size: 32, space: 74, incrs: [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 2592000, 31536000],
           values: (u, splits, i, space, step) => splits.map((t) => timeText(t, step)) },
-        { ...axis, size: AXIS, values: (u, splits) => splits.map((v) => Math.abs(v) >= 1e5 ? (v / 1e3).toLocaleString("en") + " k" : v.toLocaleString("en", { maximumFractionDigits: 6 })) },
+        { ...axis, size: AXIS, values: (u, splits) => splits.map((v) => Math.abs(v) >= 1e5 ? valueText(v / 1e3, 1e-4) + " k" : valueText(v, 1e-4)) },
       ],
       cursor: {
         drag: { x: true, y: false, setScale: false }, y: false, sync: { key: "time", scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } }, points: { show: false },
         bind: { dblclick: () => () => { show(...whole); return null; } },
       },
       hooks: {
-        drawClear: [(u) => shade(u, panel, colour)],
+        drawClear: [(u) => shade(u, panel)],
         setSelect: [(u) => {
           if (u.select.width > 3) show(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x"));
           u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
         }],
         setCursor: [(u) => read(u, panel, number)],
       },
-    }, panelData(panel, columnsOf(element)), element);
+    }, panelData(panel), element);
     return plot;
   }
-  const columnsOf = (element) => Math.max(60, Math.round(element.clientWidth - AXIS - RIGHT));
+  const heightOf = (panel) => printing.matches ? 150 : panel.kind === "power" ? 220 : 170;
 
-  function shade(u, panel, colour) {
+  function shade(u, panel) {
     const { ctx, bbox } = u, px = (t) => u.valToPos(t, "x", true);
     ctx.save();
     ctx.beginPath(); ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height); ctx.clip();
@@ -167,9 +170,9 @@
     ctx.restore();
   }
 
-  function drawStrip(colour) {
+  function drawStrip() {
     if (!strip) return;
-    const rows = plots.strip, height = 22, gap = 2, width = strip.clientWidth, dpr = devicePixelRatio;
+    const rows = plots.strip, height = 22, gap = 2, width = stripWidth, dpr = devicePixelRatio;
     strip.style.height = rows.length * (height + gap) + "px";
     strip.width = Math.round(width * dpr); strip.height = Math.round(rows.length * (height + gap) * dpr);
     const ctx = strip.getContext("2d"), inner = width - AXIS - RIGHT, px = (t) => AXIS + ((t - state.a) / (state.b - state.a)) * inner;
@@ -207,16 +210,16 @@
     return plots.strip.slice(1).map((row) => row.find(([begin, end]) => begin <= t && t < end)).filter(Boolean).map(phaseName);
   }
   function read(u, panel, number) {
-    const idx = u.cursor.left >= 0 ? u.cursor.idx : null, legend = charts.querySelectorAll(`.legend button[data-panel="${number}"] output`);
+    const idx = u.cursor.left >= 0 ? u.cursor.idx : null, legend = legends[number];
     panel.lines.forEach((line, i) => {
       const step = lines[line.line].step, at = 1 + 3 * i;
       if (idx == null) { legend[i].textContent = ""; return; }
       const [most, mean, least] = [u.data[at][idx], u.data[at + 1][idx], u.data[at + 2][idx]];
       if (mean == null) { legend[i].textContent = "–"; return; }
-      const spread = most - least > 2.5 * step ? " (" + valueText(least, step, "").trim() + " … " + valueText(most, step, "").trim() + ")" : "";
-      legend[i].textContent = valueText(mean, step, panel.unit) + spread;
+      const spread = most - least > 2.5 * step ? " (" + valueText(least, step) + " … " + valueText(most, step) + ")" : "";
+      legend[i].textContent = valueText(mean, step) + " " + panel.unit + spread;
     });
-    if (number === 0 && idx != null) {
+    if (u === drawn.find((d) => d.plot)?.plot && idx != null) {
       state.at = u.data[0][idx];
       atText.textContent = [clock(state.at), ...phasesAt(state.at)].join(" · ");
     }
@@ -231,28 +234,43 @@
     redraw();
   }
   function redraw() {
-    drawn.forEach(({ plot, panel, element }) => plot.batch(() => {
-      plot.setData(panelData(panel, columnsOf(element)), false);
-      plot.setScale("x", { min: state.a, max: state.b });
-    }));
-    drawStrip(colours());
+    drawn.forEach((one) => { one.stale = true; if (one.near) refresh(one); });
+    drawStrip();
     const all = state.a === whole[0] && state.b === whole[1];
     rangeText.textContent = all ? "Everything, " + clock(whole[1] - whole[0]) : clock(state.a) + " to " + clock(state.b);
     charts.dataset.a = state.a; charts.dataset.b = state.b;
   }
+  // Plots that nobody sees are made and redrawn when they come near the window.
+  function refresh(one) {
+    one.stale = false;
+    if (!one.plot) { one.plot = make(one.panel, one.number, one.element); return; }
+    one.plot.batch(() => {
+      one.plot.setData(panelData(one.panel), false);
+      one.plot.setScale("x", { min: state.a, max: state.b });
+    });
+  }
+  const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
+    const one = drawn.find((d) => d.element === entry.target);
+    if (!one) return;
+    one.near = entry.isIntersecting || printing.matches;
+    if (one.near && one.stale) refresh(one);
+  }), { rootMargin: "100px" });
   function build() {
-    drawn.forEach(({ plot }) => plot.destroy());
-    const colour = colours();
+    drawn.forEach(({ plot, element }) => { plot?.destroy(); watch.unobserve(element); });
     drawn = [...charts.querySelectorAll(".plot")].map((element, number) => {
       const panel = plots.panels[number];
-      return { panel, element, plot: make(panel, number, element, colour) };
+      element.style.height = heightOf(panel) + "px";
+      return { panel, number, element, plot: null, near: printing.matches, stale: true };
     });
     lastWidth = charts.clientWidth;
+    stripWidth = strip?.clientWidth;
+    colour = colours();
     redraw();
+    drawn.forEach(({ element }) => watch.observe(element));
   }
   function point(t) {
     state.at = Math.min(Math.max(t, state.a), state.b);
-    drawn.forEach(({ plot }) => plot.setCursor({ left: plot.valToPos(state.at, "x"), top: 1 }, true, false));
+    drawn.forEach(({ plot }) => plot?.setCursor({ left: plot.valToPos(state.at, "x"), top: 1 }, true, false));
   }
   function nextPhase(direction) {
     const edges = [...new Set(plots.strip.slice(1).flat().map((block) => block[0]))].sort((x, y) => x - y);
@@ -295,7 +313,7 @@
     const { panel, line } = button.dataset, on = button.getAttribute("aria-pressed") !== "true";
     button.setAttribute("aria-pressed", on);
     state.shown[panel][line] = on;
-    for (let i = 0; i < 3; i++) drawn[panel].plot.setSeries(1 + 3 * line + i, { show: on });
+    for (let i = 0; i < 3; i++) drawn[panel].plot?.setSeries(1 + 3 * line + i, { show: on });
   });
   charts.addEventListener("wheel", (event) => {  // alone it scrolls the page
     const element = event.target.closest(".plot");
