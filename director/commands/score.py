@@ -39,4 +39,4 @@ def _score(arguments: argparse.Namespace, _: list[str]) -> int:
     try:
         return score(ScoreOptions(arguments.paths, arguments.rules, arguments.json, arguments.csv))
     except ScoreFailed as error:
-        return fail(str(error), 1)
+        return fail(str(error), error.status)

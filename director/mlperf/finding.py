@@ -94,7 +94,7 @@ def _walk(top: Path, roots: list[Path]) -> Iterator[Found]:
                 for entry in listing:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.name)
-                    elif entry.is_symlink() and entry.is_dir():
+                    elif entry.is_symlink() and _leads_to_folder(entry):
                         links.append(entry.name)
                     elif entry.name.startswith("result_") and entry.name.endswith(".txt"):
                         results.append(entry.name)
@@ -120,6 +120,14 @@ def _walk(top: Path, roots: list[Path]) -> Iterator[Found]:
             if not any(target == root or root in target.parents or target in root.parents for root in roots):
                 roots.append(target)
                 waiting.append(folder / name)
+
+
+def _leads_to_folder(link: os.DirEntry[str]) -> bool:
+    """Also where the link leads in a circle: who follows it finds out, and says so."""
+    try:
+        return link.is_dir()
+    except OSError:
+        return True
 
 
 def _why(error: Exception) -> str:

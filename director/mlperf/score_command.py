@@ -32,7 +32,11 @@ _REDRAW_S = 0.1
 
 
 class ScoreFailed(Exception):
-    """The text for the user."""
+    """The text for the user, and the exit status."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def score(options: ScoreOptions) -> int:
     kinds = all_kinds()
     if options.rules is not None and not any(options.rules in kind.rounds for kind in kinds):
         known = sorted({name for kind in kinds for name in kind.rounds})
-        raise ScoreFailed(f"--rules {options.rules} is no round; there are {', '.join(known)}")
+        raise ScoreFailed(f"--rules {options.rules} is no round; there are {', '.join(known)}", 2)
     unreadable: list[Unreadable] = []
     scores: dict[int, tuple[Kind, list[Score]]] = {}
     with ExitStack() as stack:
