@@ -128,6 +128,15 @@ class Group(ABC):
     channels: tuple[Channel, ...]
     default_hz: float
     max_hz: float  # reading faster than this gives nothing, or does harm
+    can_capture: bool = False
+
+    def capture(self) -> None:
+        """Take a reading now and keep it: the next `read` gives it before its own, and tells what failed.
+
+        Called between reads at fast rates, at most for a tenth of a second, where `can_capture` is true. It is
+        worth offering where understanding an answer takes longer than having it.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def read(self) -> Sequence[Row]:

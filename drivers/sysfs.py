@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from operator import ge, le
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from drivers.contract import DeviceLost, Status
+from drivers.contract import DeviceLost, Row, Status
 
 _MOST_DIGITS = 20  # of 2^64 − 1
 _READ_BYTES = 32  # more than any 64-bit number takes: what fills it is no number
@@ -29,10 +29,9 @@ def parse_integer(raw: bytes) -> int | None:
     Narrower than int(), which also takes "1_000", "+5" and the digits of every script.
     """
     text = raw.rstrip()
-    digits = text[1:] if text.startswith(b"-") else text
-    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
-        return None
-    return int(text)
+    if text.isdigit() or (text.startswith(b"-") and text[1:].isdigit()):
+        return int(text) if len(text) <= _MOST_DIGITS + (text[:1] == b"-") else None
+    return None
 
 
 def read_integer(path: Path) -> int | None:
@@ -45,9 +44,10 @@ class Counting(Protocol):
     """Something open that gives one integer at a time."""
 
     place: str  # for messages: a path, an event
-    trouble: str  # why the last read gave MISSING
+    trouble: str  # why the last answer counted as MISSING
+    take: Callable[[], bytes]  # asks; raises OSError
 
-    def read(self) -> tuple[int, Status]: ...
+    def judge(self, raw: bytes) -> tuple[int, Status]: ...
 
     def close(self) -> None: ...
 
@@ -64,15 +64,11 @@ class NumberFile:
         self.trouble = ""
         self.lowest = lowest
         self.highest = highest
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.take: Callable[[], bytes] = partial(os.pread, self._descriptor, _READ_BYTES, 0)
 
-    def read(self) -> tuple[int, Status]:
+    def judge(self, raw: bytes) -> tuple[int, Status]:
         """The number and NEW; else MISSING where nothing came, INVALID where it is no number in the range."""
-        try:
-            raw = os.pread(self.descriptor, _READ_BYTES, 0)
-        except OSError as error:
-            self.trouble = str(error.strerror)
-            return 0, Status.MISSING
         if not raw:
             self.trouble = "the file is empty"
             return 0, Status.MISSING
@@ -82,43 +78,69 @@ class NumberFile:
         return value, Status.NEW
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        os.close(self._descriptor)
 
 
-class NumberBlock:
-    """Several number files read in one go, which at fast rates costs half of one after the other."""
+# What several sources answered, and between which two instants in nanoseconds they did.
+Taken = tuple[int, int, Sequence["bytes | OSError"]]
 
-    def __init__(self, files: Sequence[NumberFile]) -> None:
-        self._descriptors = [file.descriptor for file in files]
-        self._lowest = [file.lowest for file in files]
-        self._highest = [file.highest for file in files]
 
-    def __call__(self) -> list[int] | None:
-        """Every number, in order; None where anything but plain success came: then ask one by one."""
+def row_of(taken: Taken, values: Sequence[float | int], statuses: Sequence[Status]) -> Row:
+    """A row of these values for the middle of the reading."""
+    begin_ns, end_ns, _ = taken
+    marks = bytes(statuses) if any(statuses) else None  # Status.NEW is 0
+    return Row((begin_ns + end_ns) // 2, end_ns - begin_ns, values, marks)
+
+
+class Together:
+    """Sources that are read together."""
+
+    def __init__(self, sources: Sequence[Counting], clock_ns: Callable[[], int]) -> None:
+        self._sources = tuple(sources)
+        self._takes = [source.take for source in sources]
+        self._clock_ns = clock_ns
+
+    def take(self) -> Taken:
+        """Ask each source once, in order."""
+        begin_ns = self._clock_ns()
+        raws: Sequence[bytes | OSError]
         try:
-            raws = [os.pread(descriptor, _READ_BYTES, 0) for descriptor in self._descriptors]
-            values = [int(raw) for raw in raws]
-        except (OSError, ValueError):
-            return None
-        if not b"".join(raws).replace(b"\n", b"").isdigit():  # int() takes more than the kernel writes
-            return None
-        plain = all(map(le, self._lowest, values)) and all(map(ge, self._highest, values))
-        return values if plain else None
+            raws = [take() for take in self._takes]
+        except OSError:
+            raws = [_try(take) for take in self._takes]
+        return begin_ns, self._clock_ns(), raws
+
+    def judge(self, taken: Taken) -> tuple[list[int], list[Status]]:
+        """What each source said.
+
+        Raises:
+            DeviceLost: not one of them gave anything.
+        """
+        values: list[int] = []
+        statuses: list[Status] = []
+        for source, raw in zip(self._sources, taken[2], strict=True):
+            if isinstance(raw, OSError):
+                source.trouble = str(raw.strerror)
+                value, status = 0, Status.MISSING
+            else:
+                value, status = source.judge(raw)
+            values.append(value)
+            statuses.append(status)
+        if all(status is Status.MISSING for status in statuses):
+            first = self._sources[0]
+            raise DeviceLost(
+                f"none of {len(self._sources)} sources can be read any more; {first.place}: {first.trouble}"
+            )
+        return values, statuses
+
+    def close(self) -> None:
+        """Close every source."""
+        for source in self._sources:
+            source.close()
 
 
-def read_together(sources: Sequence[Counting]) -> tuple[list[int], list[Status]]:
-    """Read each source once, in order.
-
-    Raises:
-        DeviceLost: not one of them gave anything.
-    """
-    values: list[int] = []
-    statuses: list[Status] = []
-    for source in sources:
-        value, status = source.read()
-        values.append(value)
-        statuses.append(status)
-    if all(status is Status.MISSING for status in statuses):
-        first = sources[0]
-        raise DeviceLost(f"none of {len(sources)} sources can be read any more; {first.place}: {first.trouble}")
-    return values, statuses
+def _try(take: Callable[[], bytes]) -> bytes | OSError:
+    try:
+        return take()
+    except OSError as error:
+        return error

@@ -51,14 +51,22 @@ class SampledDriver:
         """Whether each group has given a row, or has ended without one."""
         return all(group.has_rows for group in self.groups)
 
-    def read(self, group: SampledGroup, now_ns: int) -> None:
-        """Read a group into its buffer; what goes wrong is a missing row and an event."""
+    def read(self, group: SampledGroup, now_ns: int, *, whole: bool = False) -> None:
+        """Read a group into its buffer; what goes wrong is a missing row and an event.
+
+        At fast rates the group may keep the reading until a later one, unless `whole`.
+        """
         source = group.name
         if group.group is None:
             self._add_missing(group, now_ns)
             return
         try:
+            if group.captures_left and not whole:
+                group.captures_left -= 1
+                group.group.capture()
+                return
             rows = group.group.read()
+            group.count_read()
             for row in rows:
                 complaint = group.buffer.add(row, now_ns)
                 if complaint:

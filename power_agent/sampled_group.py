@@ -9,6 +9,8 @@ from power_agent.messages import Stream, TickCount
 from power_agent.row_buffer import RowBuffer
 from power_agent.tick_ledger import TickLedger, TickTotals
 
+CAPTURE_S = 0.1  # rows that wait in a group are lost with the process, and while its device hangs
+
 
 class SampledGroup:
     """Belongs to the thread that samples it; `tick_count` and the buffer's `take` are for any thread."""
@@ -25,6 +27,7 @@ class SampledGroup:
         """`earlier` is what a sampler that died had counted of the same stream."""
         self.stream = stream
         self.name = f"{stream.driver}.{stream.group}"
+        self.captures_left = 0  # until the next reading that gives rows
         self.group: Group | None = None  # None: lost, or not there since the driver was opened again
         self.reconnect(group)
         self.buffer = RowBuffer(stream.channels, limit_bytes)
@@ -32,6 +35,11 @@ class SampledGroup:
         self.ledger = TickLedger(start_ns, round(1e9 / stream.rate_hz), _totals(earlier))
         self.has_rows = False  # now or before; also true where it ended without one
         self.ended = False
+
+    def count_read(self) -> None:
+        """A read gave rows: the next readings up to CAPTURE_S may be captures."""
+        if self.group is not None and self.group.can_capture:
+            self.captures_left = max(0, int(self.stream.rate_hz * CAPTURE_S) - 1)
 
     def end(self, now_ns: int) -> None:
         """No more reads are due."""
@@ -57,6 +65,7 @@ class SampledGroup:
         if group is not None and list(group.channels) != self.stream.channels:
             group = _Rearranged(group, self.stream.channels)
         self.group = group
+        self.captures_left = 0
 
 
 def _totals(count: TickCount | None) -> TickTotals | None:

@@ -89,26 +89,31 @@ class SamplingThread(threading.Thread):
             elif deadlines[0][0] > clock_ns():
                 self._clock.wait_until(deadlines[0][0], self._wake)
             else:
-                self._serve_deadline()
+                self._serve_deadlines()
         for driver in self._drivers:
             driver.close()
 
-    def _serve_deadline(self) -> None:
-        with self._lock:
-            now_ns = self._clock.monotonic_ns()
-            if not self._deadlines or self._deadlines[0][0] > now_ns:  # parted in between
-                return
+    def _serve_deadlines(self) -> None:
+        """Serve what is due, until nothing is or the flag is raised."""
+        clock_ns = self._clock.monotonic_ns
+        lock = self._lock
+        lock.acquire()
+        now_ns = clock_ns()
+        while self._deadlines and self._deadlines[0][0] <= now_ns and not self._wake.raised:
             _, number, driver, group = self._deadlines[0]
             if group is None or group.ended:
                 heapq.heappop(self._deadlines)
             else:
                 heapq.heapreplace(self._deadlines, (group.ledger.settle(now_ns), number, driver, group))
             self._busy, self._busy_since_ns = driver, now_ns
-        if group is None:
-            driver.reopen()
-        elif not group.ended:
-            driver.read(group, now_ns)
-        self._note_read(driver, now_ns)
+            lock.release()
+            if group is None:
+                driver.reopen()
+            elif not group.ended:
+                driver.read(group, now_ns)
+            lock.acquire()
+            now_ns = self._note_read(driver, now_ns)
+        lock.release()
 
     def _serve_wake(self) -> bool:
         """Read out of turn. Return whether that was the last reading."""
@@ -122,18 +127,20 @@ class SamplingThread(threading.Thread):
                     now_ns = self._clock.monotonic_ns()
                     self._busy, self._busy_since_ns = driver, now_ns
                 group.ledger.count_extra()
-                driver.read(group, now_ns)
-                self._note_read(driver, now_ns)
+                driver.read(group, now_ns, whole=True)
+                with self._lock:
+                    self._note_read(driver, now_ns)
                 if stopping:
                     group.end(self._clock.monotonic_ns())
         return stopping
 
-    def _note_read(self, driver: SampledDriver, began_ns: int) -> None:
-        with self._lock:
-            self._busy = None
-            driver.busy_ns += self._clock.monotonic_ns() - began_ns
-            if driver.reopen_at_ns is not None and not any(e[2] is driver and e[3] is None for e in self._deadlines):
-                self._push(driver.reopen_at_ns, driver, None)
+    def _note_read(self, driver: SampledDriver, began_ns: int) -> int:
+        now_ns = self._clock.monotonic_ns()
+        self._busy = None
+        driver.busy_ns += now_ns - began_ns
+        if driver.reopen_at_ns is not None and not any(e[2] is driver and e[3] is None for e in self._deadlines):
+            self._push(driver.reopen_at_ns, driver, None)
+        return now_ns
 
     def _ill_matched(self, now_ns: int) -> tuple[str, list[SampledDriver]]:
         passed_ns = now_ns - self._looked_at_ns

@@ -74,7 +74,9 @@ class SpoolWriter:
         except FileExistsError:
             raise SpoolUnwritable(f"{path} is there already; name a new file, so that no readings mix") from None
         except (OSError, sqlite3.Error) as error:
-            raise SpoolUnwritable(f"cannot {'go on in' if resume else 'create'} {path}: {error}; {_advice(error)}") from error
+            raise SpoolUnwritable(
+                f"cannot {'go on in' if resume else 'create'} {path}: {error}; {_advice(error)}"
+            ) from error
         self.write(meta={"spool_version": str(SPOOL_VERSION), **meta})
 
     def write(

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from drivers.contract import Driver, DriverOptions, Group, Row, Status, Unavailable
+from drivers.capturing import CapturingGroup
+from drivers.contract import Driver, DriverOptions, Row, Status, Unavailable
 from drivers.hwmon.chips import Sensor, find_sensors
 from drivers.settings import check_known
-from drivers.sysfs import read_together
+from drivers.sysfs import Taken, Together, row_of
 
 
-class SensorGroup(Group):
+class SensorGroup(CapturingGroup[Taken]):
     """Sensors that are read together; a file that several of them need is read once."""
 
     def __init__(
@@ -24,26 +25,20 @@ class SensorGroup(Group):
         self.default_hz = default_hz
         self.max_hz = max_hz
         self.channels = tuple(sensor.channel for sensor in sensors)
-        self._files = list(dict.fromkeys(file for sensor in sensors for file in sensor.files))
-        place = {file: index for index, file in enumerate(self._files)}
+        files = list(dict.fromkeys(file for sensor in sensors for file in sensor.files))
+        place = {file: index for index, file in enumerate(files)}
         self._plan = [(tuple(place[file] for file in sensor.files), sensor.factor) for sensor in sensors]
-        self._clock_ns = clock_ns
+        self._files = Together(files, clock_ns)
+        super().__init__(self._files.take)
 
-    def read(self) -> Sequence[Row]:
-        begin_ns = self._clock_ns()
-        numbers, found = read_together(self._files)
-        end_ns = self._clock_ns()
-        values: list[float | int] = []
-        statuses = bytearray()
-        for indexes, factor in self._plan:
-            values.append(_value([numbers[index] for index in indexes], factor))
-            statuses.append(_status([found[index] for index in indexes]))
-        marks = bytes(statuses) if any(statuses) else None  # Status.NEW is 0
-        return [Row((begin_ns + end_ns) // 2, end_ns - begin_ns, values, marks)]
+    def _row(self, taken: Taken) -> Row:
+        numbers, found = self._files.judge(taken)
+        values = [_value([numbers[index] for index in indexes], factor) for indexes, factor in self._plan]
+        statuses = [_status([found[index] for index in indexes]) for indexes, _ in self._plan]
+        return row_of(taken, values, statuses)
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        self._files.close()
 
 
 class HwmonDriver(Driver):

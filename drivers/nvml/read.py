@@ -11,7 +11,8 @@ from operator import ge, le
 from struct import Struct
 from types import ModuleType
 
-from drivers.contract import Channel, DeviceLost, Group, Row, Status
+from drivers.capturing import CapturingGroup
+from drivers.contract import Channel, DeviceLost, Row, Status
 
 Answer = tuple[int, float]  # nvmlReturn and the raw value; the value means nothing unless nvmlReturn is 0
 
@@ -47,50 +48,62 @@ class FieldValues:
     def __call__(self) -> list[Answer]:
         """One answer per field. The call may succeed while a field fails."""
         failed = self._call(self._array)
-        if failed:
-            return [(failed, 0)] * len(self._array)
-        # Unpacking the bytes takes a third of the time of ctypes' attributes.
-        answers: list[Answer] = []
-        for value_type, code, raw in _ENTRY.iter_unpack(self._array):
-            if value_type < len(_VALUE):
-                answers.append((code, _VALUE[value_type].unpack(raw)[0]))
-            else:
-                answers.append((code or NOT_A_VALUE_TYPE, 0))
-        return answers
+        return [(failed, 0)] * len(self._array) if failed else _answers(bytes(self._array))
+
+
+# What FieldBlock took: an nvmlReturn per call, and the entries that they filled.
+Block = tuple[list[int], bytes]
 
 
 class FieldBlock:
-    """The entries of several FieldValues in one piece of memory, so that all are looked at in one go.
-
-    At fast rates this is most of what a reading costs: 8 GPUs in a third of the time that one after the other takes.
-    """
+    """The entries of several FieldValues in one piece of memory, so that all are taken, and understood, in one go."""
 
     def __init__(self, parts: Sequence[FieldValues]) -> None:
         """Moves the parts' entries together; each part goes on working on its own."""
-        sizes = [ctypes.sizeof(part._array) for part in parts]
-        self._memory = ctypes.create_string_buffer(sum(sizes))
-        for part, offset in zip(parts, accumulate(sizes, initial=0), strict=False):
+        self._sizes = [ctypes.sizeof(part._array) for part in parts]
+        self._memory = ctypes.create_string_buffer(sum(self._sizes))
+        for part, offset in zip(parts, accumulate(self._sizes, initial=0), strict=False):
             ctypes.memmove(ctypes.byref(self._memory, offset), part._array, ctypes.sizeof(part._array))
             part._array = type(part._array).from_buffer(self._memory, offset)
         self._calls = [partial(part._call, part._array) for part in parts]
-        for call in self._calls:
-            call()
-        self._types = tuple(value_type for value_type, _, _ in _ENTRY.iter_unpack(self._memory))
+        _, entries = self.take()
+        self._types = tuple(value_type for value_type, _, _ in _ENTRY.iter_unpack(entries))
         known = all(value_type < len(_VALUE) for value_type in self._types)
         layout = "".join("24xIi" + _VALUE[t].format.lstrip("=") for t in self._types) if known else ""
         self._entries = Struct("=" + layout) if known else None
 
-    def __call__(self) -> tuple[float, ...] | None:
-        """Every value, in order; None where anything but plain success came: then ask one by one."""
-        for call in self._calls:
-            if call():
-                return None
-        if self._entries is None:
+    def take(self) -> Block:
+        """Ask for every field."""
+        return [call() for call in self._calls], self._memory.raw
+
+    def plain(self, taken: Block) -> tuple[float, ...] | None:
+        """Every value, in order; None where anything but plain success came: then see `answers`."""
+        codes, raw = taken
+        if self._entries is None or any(codes):
             return None
-        entries = self._entries.unpack(self._memory)
+        entries = self._entries.unpack(raw)
         if any(entries[1::3]) or entries[0::3] != self._types:
             return None
         return entries[2::3]
+
+    def answers(self, taken: Block) -> list[Answer]:
+        """One answer per field."""
+        codes, raw = taken
+        answers: list[Answer] = []
+        for code, size, offset in zip(codes, self._sizes, accumulate(self._sizes, initial=0), strict=False):
+            answers += [(code, 0)] * (size // _ENTRY.size) if code else _answers(raw[offset : offset + size])
+        return answers
+
+
+def _answers(entries: bytes) -> list[Answer]:
+    # Unpacking the bytes takes a third of the time of ctypes' attributes.
+    answers: list[Answer] = []
+    for value_type, code, raw in _ENTRY.iter_unpack(entries):
+        if value_type < len(_VALUE):
+            answers.append((code, _VALUE[value_type].unpack(raw)[0]))
+        else:
+            answers.append((code or NOT_A_VALUE_TYPE, 0))
+    return answers
 
 
 class SimpleCall:
@@ -129,12 +142,17 @@ def status_of(answer: Answer, plausible: tuple[float, float]) -> Status:
     return Status.NEW if plausible[0] <= value <= plausible[1] else Status.INVALID
 
 
-class NvmlGroup(Group):
+# Begin and end in nanoseconds, and what came: a block, or, where not all is had through fields, answers.
+_Taken = tuple[int, int, Block | None, Sequence[Answer]]
+
+
+class NvmlGroup(CapturingGroup[_Taken]):
     """The sources of all GPUs that are read together."""
 
     def __init__(
         self, name: str, sources: Sequence[Source], default_hz: float, max_hz: float, clock_ns: Callable[[], int]
     ) -> None:
+        super().__init__(self._ask)
         self.name = name
         self.channels = tuple(channel for source in sources for channel in source.channels)
         self.default_hz = default_hz
@@ -149,23 +167,24 @@ class NvmlGroup(Group):
         self._block = FieldBlock(fields) if len(fields) == len(sources) else None
         self._clock_ns = clock_ns
 
-    def read(self) -> Sequence[Row]:
-        """Read every source now.
-
-        Raises:
-            DeviceLost: no GPU of this group can be reached any more. While one of them can, the values of the
-                others are missing.
-        """
+    def _ask(self) -> _Taken:
         start_ns = self._clock_ns()
         if self._block is not None:
-            plain = self._block()
-            end_ns = self._clock_ns()
-            if plain is not None and all(map(le, self._lowest, plain)) and all(map(ge, self._highest, plain)):
-                return (Row((start_ns + end_ns) // 2, end_ns - start_ns, plain),)
-            start_ns = end_ns
+            block = self._block.take()
+            return start_ns, self._clock_ns(), block, ()
         answers = [answer for source in self._sources for answer in source.call()]
-        end_ns = self._clock_ns()
+        return start_ns, self._clock_ns(), None, answers
 
+    def _row(self, taken: _Taken) -> Row:
+        """See `CapturingGroup`: while one GPU can be reached, only the values of the others are missing."""
+        start_ns, end_ns, block, answers = taken
+        middle_ns, read_ns = (start_ns + end_ns) // 2, end_ns - start_ns
+        if block is not None:
+            assert self._block is not None
+            plain = self._block.plain(block)
+            if plain is not None and all(map(le, self._lowest, plain)) and all(map(ge, self._highest, plain)):
+                return Row(middle_ns, read_ns, plain)
+            answers = self._block.answers(block)
         values: list[float | int] = []
         statuses = bytearray(len(answers))
         failures = False
@@ -180,8 +199,7 @@ class NvmlGroup(Group):
                 values.append(value if self._integers[index] else float(value))
         if failures:
             self._raise_if_all_gone([code for code, _ in answers])
-        middle_ns = (start_ns + end_ns) // 2
-        return (Row(middle_ns, end_ns - start_ns, values, bytes(statuses) if failures else None),)
+        return Row(middle_ns, read_ns, values, bytes(statuses) if failures else None)
 
     def _raise_if_all_gone(self, codes: Sequence[int]) -> None:
         gpus = (source.gpu for source in self._sources for _ in source.channels)

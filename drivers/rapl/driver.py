@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from drivers.contract import Accuracy, Channel, Driver, DriverOptions, Group, Row, Scope, Unavailable
+from drivers.capturing import CapturingGroup
+from drivers.contract import Accuracy, Channel, Driver, DriverOptions, Row, Scope, Unavailable
 from drivers.rapl.perf_energy import EnergyEvent, PerfCounter, find_energy_events
 from drivers.settings import check_known
-from drivers.sysfs import Counting, NumberBlock, NumberFile, read_integer, read_text, read_together
+from drivers.sysfs import Counting, NumberFile, Taken, Together, read_integer, read_text, row_of
 
 _POWERCAP = Path("sys/class/powercap")
 _ZONE = re.compile(r"intel-rapl(-mmio)?((?::[0-9a-f]{1,4})+)")  # the kernel numbers zones in hexadecimal
@@ -59,7 +60,7 @@ class _Zone:
     mmio: bool
 
 
-class EnergyGroup(Group):
+class EnergyGroup(CapturingGroup[Taken]):
     """All energy counters of the machine's processors."""
 
     name = "energy"
@@ -68,27 +69,14 @@ class EnergyGroup(Group):
 
     def __init__(self, channels: Sequence[Channel], counters: Sequence[Counting], clock_ns: Callable[[], int]) -> None:
         self.channels = tuple(channels)
-        self._counters = tuple(counters)
-        files = [counter for counter in counters if isinstance(counter, NumberFile)]
-        self._block = NumberBlock(files) if len(files) == len(counters) else None
-        self._clock_ns = clock_ns
+        self._counters = Together(counters, clock_ns)
+        super().__init__(self._counters.take)
 
-    def read(self) -> Sequence[Row]:
-        begin_ns = self._clock_ns()
-        if self._block is not None:
-            plain = self._block()
-            end_ns = self._clock_ns()
-            if plain is not None:
-                return [Row((begin_ns + end_ns) // 2, end_ns - begin_ns, plain)]
-            begin_ns = end_ns
-        values, statuses = read_together(self._counters)
-        end_ns = self._clock_ns()
-        marks = bytes(statuses) if any(statuses) else None  # Status.NEW is 0
-        return [Row((begin_ns + end_ns) // 2, end_ns - begin_ns, values, marks)]
+    def _row(self, taken: Taken) -> Row:
+        return row_of(taken, *self._counters.judge(taken))
 
     def close(self) -> None:
-        for counter in self._counters:
-            counter.close()
+        self._counters.close()
 
 
 class RaplDriver(Driver):

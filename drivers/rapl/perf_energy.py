@@ -12,7 +12,9 @@ import os
 import platform
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from drivers.contract import Status, Unavailable
@@ -66,14 +68,10 @@ class PerfCounter:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         self._descriptor = int(descriptor)
+        self.take: Callable[[], bytes] = partial(os.read, self._descriptor, 8)
 
-    def read(self) -> tuple[int, Status]:
+    def judge(self, raw: bytes) -> tuple[int, Status]:
         """The count since this was opened and NEW, or MISSING where nothing came."""
-        try:
-            raw = os.read(self._descriptor, 8)
-        except OSError as error:
-            self.trouble = str(error.strerror)
-            return 0, Status.MISSING
         if len(raw) != 8:  # end of file: the CPU went offline
             self.trouble = "the kernel stopped the event"
             return 0, Status.MISSING

@@ -22,14 +22,16 @@ DEADLINE_S = 90.0
 GPU_IS_LOST = 15
 SIMULATORS = Path(fake_device.__file__).parent
 
-# Puts the second configuration in force between its two phases.
+# Puts the second configuration in force between its two phases, for more than half of the time since its start.
 FAULT_JOB = """\
 import os, sys, time
 from power_agent.marks import phase
+born = int(open("/proc/self/stat").read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 with phase("good"): time.sleep(1.5)
 os.utime(sys.argv[1])
 os.replace(sys.argv[1], sys.argv[2])
-with phase("bad"): time.sleep(float(sys.argv[3]))
+age = time.clock_gettime(time.CLOCK_BOOTTIME) - born
+with phase("bad"): time.sleep(max(float(sys.argv[3]), 1.2 * age))
 print("the job ended well")
 sys.exit(7)
 """

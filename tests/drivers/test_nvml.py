@@ -7,6 +7,7 @@ hand from the waveform. The usual wave here: 300 W in the first second of every 
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import nvml_stub
@@ -201,6 +202,40 @@ def test_a_field_that_stops_answering_is_missing_and_not_zero(open_stub: Opener,
     assert math.isnan(power["nvml/gpu0/power_average"][0])
     assert power["nvml/gpu0/power_average"][1] is Status.MISSING
     assert read(driver, "energy")["nvml/gpu0/energy"][1] is Status.MISSING
+
+
+def test_captures_come_with_the_next_reading_each_as_it_was(open_stub: Opener, nvml_config: Path) -> None:
+    config = StubConfig(gpus=[square(), StubGpu()], now_s=100.55)
+    driver = open_stub(config)
+    power = group(driver, "power")
+    lost = StubGpu(returns={"all": GPU_IS_LOST})
+    instants = []
+    for now_s, gpus in ((100.55, [square(), StubGpu()]), (101.55, [square(), lost]), (102.55, [square(), StubGpu()])):
+        config.now_s, config.gpus = now_s, gpus
+        config.write(nvml_config)
+        power.capture()
+        instants.append(time.monotonic_ns())
+    config.now_s = 103.55
+    config.write(nvml_config)
+    rows = power.read()
+    place = [described.name for described in power.channels].index("nvml/gpu0/power_instant")
+    other = [described.name for described in power.channels].index("nvml/gpu1/power_instant")
+    assert [row.values[place] for row in rows] == [300_000, 100_000, 300_000, 100_000]
+    missing = [row.statuses is not None and row.statuses[other] == Status.MISSING for row in rows]
+    assert missing == [False, True, False, False]
+    assert rows[0].t_ns < instants[0] < rows[1].t_ns < instants[1] < rows[2].t_ns < instants[2] < rows[3].t_ns
+    assert len(power.read()) == 1, "each is given once"
+
+
+def test_what_was_captured_before_all_were_lost_is_given_first(open_stub: Opener, nvml_config: Path) -> None:
+    driver = open_stub(StubConfig(gpus=[StubGpu()]))
+    power = group(driver, "power")
+    power.capture()
+    StubConfig(gpus=[StubGpu(returns={"all": GPU_IS_LOST})]).write(nvml_config)
+    power.capture()
+    assert len(power.read()) == 1
+    with pytest.raises(DeviceLost):
+        power.read()
 
 
 def test_a_lost_gpu_is_missing_while_another_answers_and_all_lost_is_lost(open_stub: Opener, nvml_config: Path) -> None:
