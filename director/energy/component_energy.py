@@ -11,7 +11,7 @@ from director.energy.align import Aligned, align
 from director.energy.cells import Floats, Ints
 from director.energy.channel_timing import Timing, timing_of
 from director.energy.components import Component
-from director.energy.interval_energy import Energies, interval_energies
+from director.energy.interval_energy import Energies, interval_energies, meter_term
 from director.session.trace_store import Piece
 from drivers.contract import Channel
 
@@ -166,8 +166,12 @@ def _padded(direct: Method, timing: Timing, rows: np.ndarray, parts: list[Energi
     u_idle = np.maximum(off[0], off[1]) / np.sqrt(3.0) * added_s
     edge = np.zeros(len(rows))
     edge[rows] = np.hypot(busy * max(timing.spacing_ns - timing.window_ns, 0.0) * 1e-9 / np.sqrt(6.0), u_idle)
-    terms = dict(energies.terms)
-    terms["edge"] = edge
+    terms = {**energies.terms, "edge": edge}
+    # What is integrated is the wide interval; of short phases the direct energy may hold next to nothing.
+    for name in ("window", "step", "gap"):
+        terms[name] = terms[name].copy()
+        terms[name][rows] = wide.terms[name]
+    terms["meter"] = meter_term(direct.channel, joules, energies.duration_ns * 1e-9)
     return Method(direct.channel, "padded", replace(energies, joules=joules, terms=terms), idle)
 
 

@@ -74,6 +74,16 @@ def interval_energies(
     )
 
 
+def meter_term(channel: Channel, joules: Floats, seconds: Floats) -> Floats:
+    """Standard uncertainty in joules from the device's accuracy limits, which bound a rectangular distribution."""
+    accuracy = channel.accuracy
+    if accuracy is None:
+        return np.zeros(len(joules))
+    absolute = accuracy.absolute * (seconds if channel.kind == "gauge" else 1.0)
+    term: Floats = (accuracy.reading_fraction * np.abs(joules) + absolute) / np.sqrt(3.0)
+    return term
+
+
 def _over(values: Floats, begin: Ints, end: Ints, extreme: np.ufunc) -> Floats:
     """Extreme of `values[begin:end]` for each interval; of an empty one, of the segment that it lies in.
 
@@ -109,11 +119,7 @@ def _terms(
 ) -> dict[str, Floats]:
     seconds = duration * 1e-9
     nothing = np.zeros(len(begin))
-    accuracy = channel.accuracy
-    meter = nothing
-    if accuracy is not None:
-        absolute = accuracy.absolute * (seconds if channel.kind == "gauge" else 1.0)
-        meter = (accuracy.reading_fraction * np.abs(joules) + absolute) / np.sqrt(3.0)
+    meter = meter_term(channel, joules, seconds)
     spread = _near(aligned.edge_spread_watts, begin) + 0.0, _near(aligned.edge_spread_watts, end)
     power = _near(aligned.edge_watts, begin), _near(aligned.edge_watts, end)
     cell = _near(aligned.edge_cell_ns, begin), _near(aligned.edge_cell_ns, end)
