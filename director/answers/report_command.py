@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from director.answers.progress import progress_bar
 from director.running.notices import say
 from director.running.run_options import ReportOptions
 from director.session.files import SessionError, load_manifest
@@ -29,10 +30,13 @@ def report(session: Path, options: ReportOptions) -> Summary:
     from director.answers.results import write_results
     from director.answers.terminal_table import print_summary
 
-    summary = write_results(session)
+    with progress_bar(quiet=options.quiet) as step:
+        summary = write_results(session, step)
     if not options.quiet:
         print_summary(summary, sys.stderr, explain=options.explain)
-    write_report_page(lambda: _page(session, summary), quiet=options.quiet)
+    with progress_bar(quiet=options.quiet) as step:
+        step("the report page", 0, 0)
+        write_report_page(lambda: _page(session, summary), quiet=options.quiet)
     if options.json is not None:
         write_json((session / SUMMARY).read_bytes(), options.json)
     return summary

@@ -6,7 +6,7 @@ Everything is computed from raw files alone and in a fixed order, so that a seco
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from director.answers.metrics import session_metrics
+from director.answers.progress import Step
 from director.answers.summary import EnergyFigure, PhaseGroup, Sampling, Summary
 from director.answers.summary_warnings import energy_warnings, session_warnings
 from director.energy.cells import Ints
@@ -42,7 +43,7 @@ class _Group:
     duration_ns: int  # of the union
 
 
-def write_results(session: Path, progress: Callable[[str], None] = lambda _: None) -> Summary:
+def write_results(session: Path, progress: Step = lambda _name, _done, _of: None) -> Summary:
     """Compute everything from the raw files of a complete session and write it beside them.
 
     Raises:
@@ -63,8 +64,8 @@ def write_results(session: Path, progress: Callable[[str], None] = lambda _: Non
     doubts = [f"{c.name} of {host} is left out: its driver tells of {flaw}" for host, c, flaw in flaws if flaw]
     doubts += lost_files(session, manifest)
     with EnergyTableWriter(session / "energies.parquet", len(table)) as writer:
-        for component in tree:  # one at a time: with many phases each takes much memory
-            progress(component.name)
+        for number, component in enumerate(tree):  # one at a time: with many phases each takes much memory
+            progress(component.name, number, len(tree))
             energy = component_energy(component, _sources(session, manifest, component), intervals, begin_ns)
             writer.write(energy)
             doubts += energy_warnings(energy)

@@ -157,10 +157,13 @@ def _finish(options: RunOptions, session: Path) -> Summary | None:
 
 def _ingest_and_report(options: RunOptions, session: Path) -> int:
     try:
+        from director.answers.progress import progress_bar
         from director.session.ingest import ingest
 
         with hold(session):
-            ingest(session, "complete")
+            with progress_bar(quiet=options.report.quiet) as step:
+                step("storing the readings", 0, 0)
+                ingest(session, "complete")
             for pid, name in left_behind(DIRECTORY_VARIABLE, str(session / MARKS)):
                 say(f"warning: the job left {name} (pid {pid}) running; what it uses from now on is not counted")
             report(session, options.report)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from director.answers.progress import progress_bar
 from director.answers.report_command import report
 from director.running.environment import boot_id
 from director.running.notices import say
@@ -77,7 +78,9 @@ def _finish(session: Path, options: ReportOptions) -> bool:
     _refuse_while_sampling(session, manifest)
     lost = [problem for host in manifest.hosts for problem in _lost(session, manifest, host)]
     store_manifest(session, msgspec.structs.replace(manifest, missing=[*manifest.missing, *lost]))
-    manifest = ingest(session, "complete" if manifest.state == "complete" else "recovered")
+    with progress_bar(quiet=options.quiet) as step:
+        step("storing the readings", 0, 0)
+        manifest = ingest(session, "complete" if manifest.state == "complete" else "recovered")
     if options.quiet:  # else the report tells it
         for problem in manifest.missing:
             say(f"missing: {problem}")
