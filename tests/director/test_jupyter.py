@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from nbclient.exceptions import CellExecutionError  # noqa: E402
 from director.jupyter import as_line_magic  # noqa: E402
 from director.session.files import load_manifest  # noqa: E402
 
+EXAMPLE = Path(__file__).parents[2] / "examples/measure_cell.ipynb"
 # A model of constant power: 50 W whatever the machine does, so that energy is 50 W times the time.
 MODEL = "--drivers estimate --set estimate.idle_watts=50 --set estimate.peak_watts=50"
 CELLS = [
@@ -41,6 +43,7 @@ raise KeyError('mine')""",
     "Out[2]",
     "%%measure --drivers nvlm\nprint('never run')",
     "%%measure --drivers\nprint('never run')",
+    *[cell["source"] for cell in nbformat.read(EXAMPLE, 4).cells if cell["cell_type"] == "code"],
     "%unload_ext director.jupyter",
 ]
 
@@ -103,6 +106,19 @@ def test_a_mistake_in_the_options_is_told_and_the_cell_is_not_run(outputs: list[
     for cell in (outputs[5], outputs[6]):
         assert "never run" not in "".join(map(text, cell))
         assert "The cell was not run" in text(cell[0])
+
+
+def test_the_example_runs(outputs: list[list[Any]]) -> None:
+    cell = outputs[8]
+    assert cell[0].text.startswith("three epochs: ")
+    if "not measured" not in cell[0].text:
+        titles = [
+            element.text or ""
+            for element in ElementTree.fromstring(cell[1].data["image/svg+xml"]).iter(
+                "{http://www.w3.org/2000/svg}title"
+            )
+        ]
+        assert [title.partition(":")[0] for title in titles] == ["three epochs", "epoch 0", "epoch 1", "epoch 2"]
 
 
 @pytest.mark.parametrize(

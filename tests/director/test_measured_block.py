@@ -295,6 +295,15 @@ def test_within_a_measured_command_a_block_is_its_phase_and_a_separate_one_has_f
     assert [text.split()[-1] for text in points["own"]] == ["own"]
 
 
+def test_the_example_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples/measure_block.py"
+    done = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("example: ") and "\nevaluation: " in done.stdout
+    (session,) = (tmp_path / "power-sessions").iterdir()
+    assert phases(session) == ["command", "epoch", "epoch", "epoch", "evaluation"]
+
+
 def test_the_package_is_imported_lightly() -> None:
     code = (
         "import sys; import director; assert len([m for m in sys.modules if m.startswith('director')]) == 1\n"

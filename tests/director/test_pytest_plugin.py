@@ -127,3 +127,11 @@ def test_a_users_mistake_is_told_before_any_test(tmp_path: Path) -> None:
         assert done.returncode == 4, done.stdout + done.stderr
         assert words in done.stderr and "Traceback" not in done.stderr + done.stdout
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.long
+def test_the_example_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples/test_energy.py"
+    done = run_pytest(tmp_path, example.read_text(), "--measure-energy")
+    assert done.returncode == 0, done.stdout
+    assert "::test_a_lower_level_gives_the_same_data" in done.stdout
