@@ -17,6 +17,7 @@ SHAPES: dict[str, Shape] = {
     "idle": "value",
     "label": "value",
     "quiet": "flag",
+    "live": "switch",
     "mllog": "optional",
     "drivers": "comma list",
     "phase-pattern": "list",
@@ -32,6 +33,13 @@ def arguments_of(path: Path, text: str) -> list[str]:
 def director(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "director.cli", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_a_switch_can_be_set_either_way(tmp_path: Path) -> None:
+    assert arguments_of(tmp_path / "c.toml", "live = true") == ["--live"]
+    assert arguments_of(tmp_path / "c.toml", "live = false") == ["--no-live"]
+    with pytest.raises(ConfigError, match="live must be true or false, not 'title'"):
+        arguments_of(tmp_path / "c.toml", 'live = "title"')
 
 
 def test_every_kind_of_value_becomes_its_arguments(tmp_path: Path) -> None:
