@@ -10,7 +10,7 @@ import tempfile
 import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments, set_seed
 
 from power_agent import phase
 from power_agent.integrations.huggingface import PhaseCallback
@@ -32,6 +32,7 @@ class Sentences(Dataset):
 
 
 def main() -> None:
+    set_seed(0)
     config = BertConfig(
         vocab_size=17,
         hidden_size=32,
