@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         "completion",
         help=text,
         description=f"{text}.".capitalize(),
-        epilog=_COMPLETION_EXAMPLES.replace("PROG", "power-agent"),
+        epilog=_COMPLETION_EXAMPLES,
         formatter_class=examples,
     )
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))

@@ -8,9 +8,9 @@ from typing import Any
 
 EXAMPLES = """\
 to complete words with the Tab key from now on:
-  bash:  echo 'eval "$(PROG completion bash)"' >> ~/.bashrc
-  zsh:   echo 'eval "$(PROG completion zsh)"' >> ~/.zshrc    (after compinit)
-  fish:  PROG completion fish > ~/.config/fish/completions/PROG.fish
+  bash:  echo 'eval "$(power-agent completion bash)"' >> ~/.bashrc
+  zsh:   echo 'eval "$(power-agent completion zsh)"' >> ~/.zshrc    (after compinit)
+  fish:  power-agent completion fish > ~/.config/fish/completions/power-agent.fish
 """
 SHELLS = ("bash", "zsh", "fish")
 
