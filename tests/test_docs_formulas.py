@@ -293,19 +293,22 @@ def budget(given: Given) -> tuple[Results, Results]:
 
 def totals(given: Given) -> tuple[Results, Results]:
     channels = [
-        Channel(name=f"sim/{d}/power", device=d, quantity="power", unit="W", kind="gauge", scope=scope)  # type: ignore[arg-type]
-        for d, scope in (("wall", "wall"), ("gpu0", "gpu"), ("gpu1", "gpu"), ("package-0", "package"))
+        Channel(name=f"sim/{d}/power", device=d, quantity="power", unit="W", kind="gauge", scope=scope, model=model)  # type: ignore[arg-type]
+        for d, scope, model in (
+            ("wall", "wall", "meter"),
+            ("gpu0", "gpu", "H100"),
+            ("gpu1", "gpu", "H100"),
+            ("package-0", "package", "Xeon"),
+        )
     ]
     tree = build_tree([("n", channel) for channel in channels])
     parts = {c.name: figure(c.name, given[c.device], {"meter": given[f"u_{c.device}"]}) for c in tree}
-    model = {"n/gpu0": "H100", "n/gpu1": "H100", "n/package-0": "Xeon"}
-    total = total_figure("total", [(c, parts[c.name], model[c.name]) for c in tree if c.device != "wall"])
+    total = total_figure("total", [(c, parts[c.name], c.channels[0].model) for c in tree if c.device != "wall"])
     rest = not_explained(tree[0], parts, tree)
     assert total is not None and total.joules is not None and total.expanded_joules is not None
     assert rest is not None and rest.joules is not None and rest.expanded_joules is not None
     gpus, cpu = given["u_gpu0"] + given["u_gpu1"], given["u_package-0"]
     inside = given["gpu0"] + given["gpu1"] + given["package-0"]
-    squares = sum(given[f"u_{d}"] ** 2 for d in ("wall", "gpu0", "gpu1", "package-0"))
     return (
         {
             "sum_joules": total.joules,
@@ -317,7 +320,7 @@ def totals(given: Given) -> tuple[Results, Results]:
             "sum_joules": inside,
             "U_sum_joules": 2 * hypot(gpus, cpu),
             "not_explained_joules": given["wall"] - inside,
-            "U_not_explained_joules": 2 * sqrt(squares),
+            "U_not_explained_joules": 2 * sqrt(given["u_wall"] ** 2 + gpus**2 + cpu**2),
         },
     )
 

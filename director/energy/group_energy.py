@@ -67,12 +67,8 @@ def total_figure(name: str, parts: Sequence[tuple[Component, EnergyFigure, str]]
     figures = [figure for _, figure, _ in parts]
     known = all(f.joules is not None for f in figures)
     joules = sum(f.joules or 0.0 for f in figures)
-    by_model: dict[str, float] = {}
-    for component, figure, model in parts:
-        key = model or component.name
-        by_model[key] = by_model.get(key, 0.0) + figure.terms.get("meter", 0.0)
     terms = {term: float(np.sqrt(sum(f.terms.get(term, 0.0) ** 2 for f in figures))) for term in TERMS}
-    terms["meter"] = float(np.sqrt(sum(u * u for u in by_model.values())))
+    terms["meter"] = _meter_term(parts)
     above = [f.above_idle_joules for f in figures]
     mean = [f.mean_watts for f in figures]
     return EnergyFigure(
@@ -95,17 +91,28 @@ def total_figure(name: str, parts: Sequence[tuple[Component, EnergyFigure, str]]
     )
 
 
+def _meter_term(parts: Sequence[tuple[Component, EnergyFigure, str]]) -> float:
+    by_model: dict[str, float] = {}
+    for component, figure, model in parts:
+        key = model or component.name
+        by_model[key] = by_model.get(key, 0.0) + figure.terms.get("meter", 0.0)
+    return float(np.sqrt(sum(u * u for u in by_model.values())))
+
+
 def not_explained(
     outer: Component, figures: dict[str, EnergyFigure], components: Sequence[Component]
 ) -> EnergyFigure | None:
     """What a component sees and the components inside it do not add up to."""
-    inside = [figures[c.name] for c in children(outer, components) if c.counted]
+    found = [c for c in children(outer, components) if c.counted]
+    inside = [figures[c.name] for c in found]
     whole = figures[outer.name]
     if not inside or whole.joules is None or any(f.joules is None for f in inside):
         return None
     joules = whole.joules - sum(f.joules for f in inside if f.joules is not None)
     parts = [whole, *inside]
     terms = {term: float(np.sqrt(sum(f.terms.get(term, 0.0) ** 2 for f in parts))) for term in TERMS}
+    shared = _meter_term([(c, f, c.channels[0].model) for c, f in zip(found, inside, strict=True)])
+    terms["meter"] = float(np.hypot(whole.terms.get("meter", 0.0), shared))
     mean = [f.mean_watts for f in inside]
     return EnergyFigure(
         name=f"{outer.name} not explained",

@@ -194,6 +194,29 @@ int nvmlDeviceGetMemoryInfo(void *handle, struct memory *out)
     return result;
 }
 
+#define RUNNING(function)                                               \
+    int function(void *handle, unsigned *count, void *out)              \
+    {                                                                   \
+        struct config *config;                                          \
+        struct gpu *gpu;                                                \
+        (void)out;                                                      \
+        *count = 0;                                                     \
+        return enter(handle, "processes", &config, &gpu);               \
+    }
+
+RUNNING(nvmlDeviceGetComputeRunningProcesses_v3)
+RUNNING(nvmlDeviceGetGraphicsRunningProcesses_v3)
+
+int nvmlDeviceGetComputeMode(void *handle, unsigned *out)
+{
+    struct config *config;
+    struct gpu *gpu;
+    int result = enter(handle, "compute_mode", &config, &gpu);
+    if (!result)
+        *out = 0; /* NVML_COMPUTEMODE_DEFAULT */
+    return result;
+}
+
 #define READ_TWO(function, what, one, two)                              \
     int function(void *handle, unsigned *first, unsigned *second)       \
     {                                                                   \
