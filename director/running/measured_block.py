@@ -198,7 +198,7 @@ class MeasuredBlock:
                 f"it is the phase {self.label or 'measure'!r} of the measurement that this process runs in: its "
                 f"figures are in the report of {self.session}"
             )
-        elif self._around not in _running:
+        elif self._around.duration_s is not None:
             self.reason = f"the measurement around it, {self.session}, ended first"
         elif len(self._around._inner) >= MOST_INNER:
             self.reason = f"{self.session} holds more than {MOST_INNER} such blocks: see its energies.parquet"

@@ -120,7 +120,15 @@ def test_a_known_power_gives_the_energy_of_the_block_and_of_its_phases(tmp_path:
 def test_blocks_within_a_block_are_phases_and_get_figures_when_it_ends(tmp_path: Path) -> None:
     done = run(
         """
+        def straggle():
+            with straggler:
+                while outer.duration_s is None:
+                    time.sleep(0.001)
+
         with measure("outer", output="outer", **MODEL) as outer:
+            straggler = measure("straggler")
+            thread = threading.Thread(target=straggle)
+            thread.start()
             with measure("inner") as first:
                 time.sleep(0.2)
             with measure("inner") as second:
@@ -137,7 +145,9 @@ def test_blocks_within_a_block_are_phases_and_get_figures_when_it_ends(tmp_path:
         assert (first.session, own.session.name) == (outer.session, "own")
         assert second.joules > 1.5 * first.joules
         left.__exit__(None, None, None)
-        assert left.joules is None and "ended first" in left.reason
+        thread.join()
+        for m in (left, straggler):
+            assert m.joules is None and "ended first" in m.reason, m
         print(outer)
         """,
         tmp_path,
@@ -150,6 +160,7 @@ def test_blocks_within_a_block_are_phases_and_get_figures_when_it_ends(tmp_path:
         "inner": 2,
         "own": 1,
         "left open": 1,
+        "straggler": 1,
     }
     assert [point.partition(" s ")[2] for point in outer["points"]] == ["in outer"]
     assert [point.partition(" s ")[2] for point in own["points"]] == ["in own"]
