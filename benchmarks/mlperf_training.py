@@ -3,8 +3,8 @@
 Method. The official code is PyPI's mlperf-logging, unmodified, in this process: for power logs `parse_file` and
 `_compute_power_node`, for whole runs the compliance check, the parse of the result log and the total energy. Ours does
 the same work; for whole runs also the physical energy with its uncertainty. Both are warmed up, take turns, and the
-least CPU time of each counts. Where the official formula divides by zero, its time up to there counts. Logs: those under
---logs (as published), or made ones. Then one power log of growing length is read in a fresh process each.
+least CPU time of each counts. Where the official formula divides by zero, its time up to there counts. Logs: those
+under --logs (as published), or made ones. Then one power log of growing length is read in a fresh process each.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, help="published results; without: made ones")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument(
-        "--most-readings", type=int, default=1_600_000, help="of the longest log in the table of growth"
-    )
+    parser.add_argument("--most-readings", type=int, default=1_600_000, help="of the longest log of the growth")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read is not None:

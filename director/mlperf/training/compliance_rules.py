@@ -570,9 +570,10 @@ def rules_of(round_name: str) -> Callable[[Mapping[str, Any]], Sequence[Section]
         all_closed = _once("gradient_accumulation_steps", _POSITIVE) if division == "closed" else {}
         found = [_common(round_name), {**_once("submission_benchmark"), **all_closed}, own]
         if benchmark == "resnet" and division == "closed":
-            if first.get("opt_name") not in _RESNET:
-                return f"opt_name is {first.get('opt_name')!r}, neither sgd nor lars"
-            found.append(_RESNET[first["opt_name"]])
+            optimizer = str(first.get("opt_name"))
+            if optimizer not in _RESNET:
+                return f"opt_name is {optimizer!r}, neither sgd nor lars"
+            found.append(_RESNET[optimizer])
         return found
 
     return sections

@@ -19,7 +19,8 @@ import numpy as np
 from director.phases.sources.log_lines import finite
 from director.phases.sources.mllog import TOKEN, Entry
 
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 19  # what is made of it stays in the cache: three times as fast as 4 MiB
+_LONGEST_LINE_BYTES = 1 << 24
 _MOST_NAMED = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 _LATEST_MS = 1e13  # since the epoch: the year 2286
@@ -61,7 +62,7 @@ def blocks(path: Path, unread: Unread) -> Iterator[tuple[int, bytes]]:
                 end = data.rfind(b"\n") + 1
                 if not end:
                     rest += data
-                    if len(rest) > 4 * BLOCK_BYTES:
+                    if len(rest) > _LONGEST_LINE_BYTES:
                         unread.add(
                             number, f"line is longer than {len(rest) >> 20} MiB; what follows in it was left out"
                         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from director.energy.cells import Floats
+from director.energy.cells import Floats, Ints
 from director.mlperf.training.power_log import EFFICIENCY, ESTIMATE, START, STOP, Event, PowerLog
 
 _NOT_DEFINED = "the official code gives no figure"
@@ -118,24 +118,28 @@ def _product(log: PowerLog, starts: list[Event], stop: Event | None) -> float:
     """Σ Pᵢ (tᵢ − tᵢ₋₁) in watt milliseconds, over readings after the first start and before the stop."""
     product, before, at = 0.0, starts[0].time_ms, 0
     for t, watts, places in log.in_time_order():
-        place = np.arange(at, at + len(t)) if places is None else places
+        first = _place(starts[0], t, places, at)
+        last = len(t) if stop is None else _place(stop, t, places, at)
+        if first < last:
+            since = np.empty(last - first)
+            since[0], since[1:] = before, t[first : last - 1]
+            for start in starts[1:]:
+                later = _place(start, t, places, at) - first
+                if 0 <= later < len(since) and start.time_ms >= since[later]:
+                    since[later] = start.time_ms
+            product += float(watts[first:last] @ (t[first:last] - since))
+            before = float(t[last - 1])
         at += len(t)
-        first, stopped = starts[0], np.zeros(len(t), dtype=bool)
-        counted = (t > first.time_ms) | ((t == first.time_ms) & (place >= first.before))
-        if stop is not None:
-            stopped = (t > stop.time_ms) | ((t == stop.time_ms) & (place >= stop.before))
-        counted &= ~stopped
-        if not counted.any():
-            continue
-        t, watts, place = t[counted], watts[counted], place[counted]
-        since = np.concatenate(([before], t[:-1]))
-        for start in starts[1:]:
-            later = (t > start.time_ms) | ((t == start.time_ms) & (place >= start.before))
-            if later.any() and before <= start.time_ms:
-                since[int(later.argmax())] = start.time_ms
-        product += float(watts @ (t - since))
-        before = float(t[-1])
     return product
+
+
+def _place(event: Event, t: Floats, places: Ints | None, at: int) -> int:
+    """How many of the sorted readings come before an event: at its own time, those above it in the file."""
+    left = int(t.searchsorted(event.time_ms, "left"))
+    right = int(t.searchsorted(event.time_ms, "right"))
+    if places is None:
+        return min(max(event.before - at, left), right)
+    return left + int(places[left:right].searchsorted(event.before))
 
 
 def _last_efficiency(events: list[Event]) -> float:
