@@ -117,6 +117,7 @@ def test_a_known_power_gives_the_energy_of_the_block_and_of_its_phases(tmp_path:
     assert again.returncode == 0 and (m.session / "summary.json").read_bytes() == summary
 
 
+@pytest.mark.long
 def test_blocks_within_a_block_are_phases_and_get_figures_when_it_ends(tmp_path: Path) -> None:
     done = run(
         """
@@ -287,6 +288,7 @@ def test_a_mistake_in_the_arguments_is_told_at_once(arguments: dict[str, object]
     assert words in str(raised.value)
 
 
+@pytest.mark.long
 def test_within_a_measured_command_a_block_is_its_phase_and_a_separate_one_has_figures(tmp_path: Path) -> None:
     job = """
     with measure("block") as m:
@@ -306,6 +308,7 @@ def test_within_a_measured_command_a_block_is_its_phase_and_a_separate_one_has_f
     assert [text.split()[-1] for text in points["own"]] == ["own"]
 
 
+@pytest.mark.long
 def test_the_example_runs(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples/measure_block.py"
     done = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S)

@@ -32,6 +32,7 @@ def test_pytest_finds_the_plugin_by_itself() -> None:
     assert found["director.pytest_plugin"] == "director.pytest_plugin"
 
 
+@pytest.mark.long
 def test_the_fixture_measures_a_block_of_a_test(tmp_path: Path) -> None:
     tests = """
 import time
