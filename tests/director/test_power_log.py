@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import tempfile
 from pathlib import Path
@@ -189,8 +190,11 @@ def test_what_is_no_log(tmp_path: Path) -> None:
         read_result_log(pointer, ())
     with pytest.raises(UnreadableLog, match="cannot be read"):
         read_power_log(tmp_path / "absent.txt")
-    with pytest.raises(UnreadableLog, match="cannot be read"):
+    with pytest.raises(UnreadableLog, match="is no regular file"):
         read_power_log(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UnreadableLog, match="is no regular file"):
+        read_power_log(tmp_path / "fifo")
     (tmp_path / "empty.txt").write_bytes(b"")
     assert read_power_log(tmp_path / "empty.txt").readings == 0
 

@@ -91,7 +91,9 @@ class PowerLog:
         if not len(t):
             return
         step = t[1:] - t[:-1]
-        least = min(float(step.min(initial=np.inf)), float(t[0]) - self._last_read_ms)
+        least = float(t[0]) - self._last_read_ms
+        if len(step):
+            least = min(least, float(step.min()))
         if least <= 0:
             self.repeated += len(step) - int(np.count_nonzero(step)) + (t[0] == self._last_read_ms)
         self.is_sorted &= least >= 0
@@ -149,6 +151,9 @@ def _read_block(log: PowerLog, first_line: int, block: bytes) -> None:
             if starts[alike[-1]] + template.layout.width > len(block):
                 alike = alike[:-1]
             fits = template.read(text, starts, alike, t, watts)
+            if fits is None:
+                is_reading[alike] = True
+                break
             is_reading[alike[fits]] = True
             alike = alike[~fits]
     events: list[tuple[int, Entry, float | None]] = []
@@ -193,8 +198,8 @@ class _Template(NamedTuple):
     layout: _Layout
     words: Words
 
-    def read(self, text: Bytes, starts: Ints, lines: Ints, t: Floats, watts: Floats) -> Bools:
-        """Fill in times and watts of the lines that fit. Returns which do."""
+    def read(self, text: Bytes, starts: Ints, lines: Ints, t: Floats, watts: Floats) -> Bools | None:
+        """Fill in times and watts of the lines that fit. Returns which do; None: all."""
         layout = self.layout
         items = np.ndarray((len(text) - layout.width + 1,), layout.item, text, strides=(1,))
         rows = items[starts[lines]]
@@ -203,7 +208,7 @@ class _Template(NamedTuple):
         # Whole numbers below 2^53, then one division by a power of ten: rounded as the decimal number is.
         numbers = digits @ layout.weights
         large = numbers >= layout.least
-        fits: Bools = np.ones(len(lines), dtype=bool)
+        fits: Bools | None = None
         if not (same.all() and digits.max() <= 9 and large.all()):
             fits = same.all(axis=1) & (digits <= 9).all(axis=1) & large.all(axis=1)
             lines, numbers = lines[fits], numbers[fits]
