@@ -118,6 +118,7 @@ class Together:
         """
         values: list[int] = []
         statuses: list[Status] = []
+        found = 0
         for source, raw in zip(self._sources, taken[2], strict=True):
             if isinstance(raw, OSError):
                 source.trouble = str(raw.strerror)
@@ -126,7 +127,8 @@ class Together:
                 value, status = source.judge(raw)
             values.append(value)
             statuses.append(status)
-        if all(status is Status.MISSING for status in statuses):
+            found += status is not Status.MISSING
+        if not found:
             first = self._sources[0]
             raise DeviceLost(
                 f"none of {len(self._sources)} sources can be read any more; {first.place}: {first.trouble}"

@@ -32,12 +32,15 @@ class SampledGroup:
         self.reconnect(group)
         self.buffer = RowBuffer(stream.channels, limit_bytes)
         self.buffer.dropped_rows = earlier.dropped_rows if earlier is not None else 0
-        self.ledger = TickLedger(start_ns, round(1e9 / stream.rate_hz), _totals(earlier))
+        self.period_ns = round(1e9 / stream.rate_hz)
+        self.ledger = TickLedger(start_ns, self.period_ns, _totals(earlier))
+        self.note_read = self.ledger.note_read
         self.has_rows = False  # now or before; also true where it ended without one
         self.ended = False
 
     def count_read(self) -> None:
         """A read gave rows: the next readings up to CAPTURE_S may be captures."""
+        self.ledger.settle()
         if self.group is not None and self.group.can_capture:
             self.captures_left = max(0, int(self.stream.rate_hz * CAPTURE_S) - 1)
 

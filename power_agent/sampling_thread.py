@@ -100,11 +100,15 @@ class SamplingThread(threading.Thread):
         lock.acquire()
         now_ns = clock_ns()
         while self._deadlines and self._deadlines[0][0] <= now_ns and not self._wake.raised:
-            _, number, driver, group = self._deadlines[0]
+            deadline_ns, number, driver, group = self._deadlines[0]
             if group is None or group.ended:
                 heapq.heappop(self._deadlines)
             else:
-                heapq.heapreplace(self._deadlines, (group.ledger.settle(now_ns), number, driver, group))
+                group.note_read(now_ns)
+                deadline_ns += group.period_ns
+                if deadline_ns <= now_ns:
+                    deadline_ns = group.ledger.next_after(now_ns)
+                heapq.heapreplace(self._deadlines, (deadline_ns, number, driver, group))
             self._busy, self._busy_since_ns = driver, now_ns
             lock.release()
             if group is None:

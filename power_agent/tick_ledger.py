@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 LATENESS_BINS = 32
@@ -25,7 +27,8 @@ class TickLedger:
     """Ticks are due at start_ns + k·period_ns, k = 0, 1, 2 …; all instants in nanoseconds of one clock.
 
     A tick is settled when a read starts for it, or when the next tick comes without one; only then is it counted.
-    One thread reads and settles; any thread may ask for the totals.
+    One thread reads, and tells `note_read` when, which must not be before the tick's deadline nor twice for one tick:
+    that is all it costs at each tick. Any thread may ask for the totals.
     """
 
     def __init__(self, start_ns: int, period_ns: int, earlier: TickTotals | None = None) -> None:
@@ -42,26 +45,33 @@ class TickLedger:
         self._extra = counted.extra
         self._lateness = [*counted.lateness_log2_us, *[0] * 64][:64]  # reads by the bits of their lateness in µs
         self._end_ns: int | None = None
+        self._begun: deque[int] = deque()  # reads that are not settled yet
+        self.note_read: Callable[[int], None] = self._begun.append
 
-    def settle(self, now_ns: int) -> int:
-        """A read starts now: settle the tick that it serves and those before it. Return the next deadline.
+    def next_after(self, now_ns: int) -> int:
+        """The first deadline after this instant."""
+        return self._start_ns + ((now_ns - self._start_ns) // self._period_ns + 1) * self._period_ns
 
-        Not to be called before the deadline that the last call returned (at first, `next_ns`).
-        """
-        tick, late_ns = divmod(now_ns - self._start_ns, self._period_ns)
+    def settle(self) -> None:
+        """Settle the ticks that the reads serve which `note_read` was told of, and those before them."""
         with self._lock:
+            self._settle()
+
+    def _settle(self) -> None:
+        while self._begun:
+            tick, late_ns = divmod(self._begun.popleft() - self._start_ns, self._period_ns)
             self._missed += tick - self._next
             if late_ns <= self._tolerance_ns:
                 self._taken += 1
             else:
                 self._late += 1
             self._lateness[(late_ns // 1000).bit_length()] += 1
-            self._next = tick = tick + 1
-        return self._start_ns + tick * self._period_ns
+            self._next = tick + 1
 
     @property
     def next_ns(self) -> int:
-        """The next deadline."""
+        """The deadline of the first tick that is not settled."""
+        self.settle()
         return self._start_ns + self._next * self._period_ns
 
     def count_extra(self) -> None:
@@ -78,6 +88,7 @@ class TickLedger:
     def totals(self, now_ns: int) -> TickTotals:
         """The figures at `now_ns`, also while a read that hangs lets ticks pass."""
         with self._lock:
+            self._settle()
             until_ns = now_ns if self._end_ns is None else min(now_ns, self._end_ns)
             passed = (until_ns - self._start_ns) // self._period_ns  # ticks whose successor has come
             missed = self._missed + max(0, passed - self._next)
