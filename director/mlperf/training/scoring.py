@@ -25,6 +25,7 @@ _COLUMNS = (
     *("physical_estimate_joules", "coverage", "difference", "causes", "unread_lines", "path"),
 )
 _MOST_NOTES = 8  # of a benchmark, in the terminal
+_MAY_WRAP = "physical ± U"  # between the figure and its label
 _ALARMING = 0.01  # difference; the rules' target for meters is 5 %
 
 
@@ -168,9 +169,10 @@ def _why_not(score: BenchmarkScore, run: RunScore) -> str:
 
 def _show_runs(score: BenchmarkScore, console: Console) -> None:
     found = score.found
-    names = " · ".join(filter(None, (found.submitter, found.system, found.benchmark))) or str(found.path)
     console.print()
-    console.print(Text(plain(names), style="bold"), Text(f"  round {score.round} ({score.round_from})", style="dim"))
+    console.print(
+        Text(plain(_names(found)), style="bold"), Text(f"  round {score.round} ({score.round_from})", style="dim")
+    )
     table = _table("run", "", "minutes", "official", "physical ± U", "difference")
     prefix = _common_prefix([run.name for run in score.runs])
     for run in score.runs:
@@ -200,6 +202,10 @@ def _show_runs(score: BenchmarkScore, console: Console) -> None:
     _show_notes(score, console)
 
 
+def _names(found: TrainingBenchmark) -> str:
+    return " · ".join(filter(None, (found.submitter, found.system, found.benchmark))) or str(found.path)
+
+
 def _show_notes(score: BenchmarkScore, console: Console) -> None:
     notes = list(score.notes)
     notes += [f"{run.name} {problem}" for run in score.runs for problem in run.problems]
@@ -217,15 +223,11 @@ def _show_notes(score: BenchmarkScore, console: Console) -> None:
 
 
 def _show_benchmarks(scores: Sequence[BenchmarkScore], console: Console) -> None:
-    table = _table(
-        "submitter", "system", "benchmark", "round", "runs", "minutes", "official", "physical ± U", "difference"
-    )
-    for column in table.columns[1:3]:
-        column.justify = "left"
+    table = _table("benchmark", "round", "runs", "minutes", "official", "physical ± U", "difference")
     for score in scores:
-        found = score.found
         table.add_row(
-            *map(plain, (found.submitter, found.system, found.benchmark, score.round)),
+            plain(_names(score.found)),
+            score.round,
             f"{len(score.counted)}/{len(score.runs)}",
             _number(score.minutes, ".4f"),
             _official(score.joules, score.is_official),
@@ -247,13 +249,16 @@ def _show_benchmarks(scores: Sequence[BenchmarkScore], console: Console) -> None
             "* the official code gives no figure here; this is what the rules define (see notes)", style="dim"
         )
     if any(score.physical_is_estimate for score in scores):
-        console.print("ESTIMATE: a part was stated, not measured: the interconnect", style="yellow")
+        console.print("ESTIMATE: a part of it was stated, not measured: the interconnect", style="yellow")
 
 
 def _table(*header: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number >= 2, overflow="fold")
+        table.add_column(name, justify="left" if number == 0 or not name else "right", overflow="fold")
+        if number > 1 and name != _MAY_WRAP:
+            table.columns[-1].no_wrap = True
+            table.columns[-1].min_width = len(name)
     return table
 
 
@@ -272,7 +277,7 @@ def _official(joules: float | None, is_official: bool) -> str:
 def _physical(joules: float | None, expanded: float | None, is_estimate: bool) -> Text:
     if joules is None:
         return Text("–")
-    return Text.assemble(figure_text(joules, expanded, "J"), (" ESTIMATE in part", "yellow") if is_estimate else "")
+    return Text.assemble(figure_text(joules, expanded, "J"), (" ESTIMATE", "yellow") if is_estimate else "")
 
 
 def _difference(share: float | None) -> Text:
