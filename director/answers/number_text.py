@@ -15,6 +15,8 @@ def figure_text(value: float, expanded: float | None, unit: str) -> str:
     '12.35 ± 0.43 kJ'
     >>> figure_text(0.001, None, "J")
     '1.000 mJ'
+    >>> figure_text(-0.3, 90.0, "J")
+    '0 ± 90 J'
     """
     scale, prefix = _prefix(max(abs(value), abs(expanded or 0.0)), unit)
     shown = value / scale
@@ -22,6 +24,7 @@ def figure_text(value: float, expanded: float | None, unit: str) -> str:
         return f"{_four_digits(shown)} {prefix}{unit}".strip()
     u = expanded / scale
     digits = min(max(1 - math.floor(math.log10(u)), 0), 9)
+    shown = round(shown, digits) + 0.0  # not "-0"
     return f"{shown:.{digits}f} ± {u:.{digits}f} {prefix}{unit}".strip()
 
 

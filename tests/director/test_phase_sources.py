@@ -180,6 +180,13 @@ def test_what_stands_before_a_line_says_who_printed_it(
     assert (begin.lane, begin.rank, end.lane, begin.key) == (lane, rank, lane, end.key)
 
 
+def test_a_run_has_no_number_though_its_stop_tells_how_many_epochs_it_took(tmp_path: Path) -> None:
+    start, stop = mllog_line("run_start", 1), mllog_line("run_stop", 2, epoch_num=37, status="success")
+    (begin, end), _ = read_mllog(tmp_path / "log", start, stop)
+    assert (begin.index, end.index) == (None, None)
+    assert end.attributes == {"epoch_num": 37, "status": "success"}
+
+
 def test_samples_are_how_far_the_count_went_up(tmp_path: Path) -> None:
     """As llama2_70b_lora writes them: blocks carry the samples so far, an evaluation repeats them."""
     events, _ = read_mllog(

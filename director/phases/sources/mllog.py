@@ -119,8 +119,13 @@ class _Line:
         return self.entry.metadata if isinstance(self.entry.metadata, dict) else {}
 
     @property
+    def _index_keys(self) -> tuple[str, ...]:
+        # A run has no number; at its stop some write how many epochs it took.
+        return () if self.entry.key in ("run_start", "run_stop") else _INDEX_KEYS
+
+    @property
     def index(self) -> int | None:
-        for key in _INDEX_KEYS:
+        for key in self._index_keys:
             number = finite(self.metadata.get(key))
             if number is not None and number == int(number):
                 return int(number)
@@ -133,7 +138,7 @@ class _Line:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        kept = {key: value for key, value in self.metadata.items() if key not in ("file", "lineno", *_INDEX_KEYS)}
+        kept = {key: value for key, value in self.metadata.items() if key not in ("file", "lineno", *self._index_keys)}
         return kept if self.entry.value is None else {**kept, "value": self.entry.value}
 
 
