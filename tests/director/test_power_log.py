@@ -84,18 +84,21 @@ watts = st.one_of(
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.sampled_from([(", ", ": "), (",", ":")]),
     st.sampled_from(["", {}, {"host": "é", "value": 7}, {"a": '"value": 5,'}, {"time_ms": 3}]),
+    st.sampled_from([0, 0.0, 0.5]),
 )
 def test_any_way_of_writing_readings(
-    pairs: list[tuple[int, float]], prefix: str, end: str, separators: tuple[str, str], metadata: object
+    pairs: list[tuple[int, float]], prefix: str, end: str, separators: tuple[str, str], metadata: object, origin: float
 ) -> None:
     lines = [
         f"{prefix}:::MLLOG "
-        + json.dumps({"time_ms": T + t, "key": READING, "value": w, "metadata": metadata}, separators=separators)
+        + json.dumps(
+            {"time_ms": T + t + origin, "key": READING, "value": w, "metadata": metadata}, separators=separators
+        )
         for t, w in pairs
     ]
     log = same((end.join(lines) + end).encode())
     assert log.readings == len(pairs) and not log.unread.count
-    assert readings(log) == [(float(T + t), float(w)) for t, w in pairs]
+    assert readings(log) == [(T + t + origin, float(w)) for t, w in pairs]
 
 
 @settings(max_examples=300, deadline=None)

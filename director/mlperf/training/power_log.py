@@ -32,7 +32,7 @@ _MOST_TEMPLATES = 16  # per block
 _COMPACT_FROM = 1 << 11  # readings; longer logs than most have more than one such piece
 _DIGITS_TO_0 = bytes.maketrans(b"123456789", b"000000000")
 _POWERS = 10.0 ** np.arange(15, -1, -1)
-_TIME = re.compile(rb'"time_ms"\s*:\s*(\d{1,15})\s*[,}]')
+_TIME = re.compile(rb'"time_ms"\s*:\s*(\d{1,15})(?:\.0{1,6})?\s*[,}]')
 _VALUE = re.compile(rb'"value"\s*:\s*-?(\d{1,9})(?:\.(\d{1,6}))?\s*[,}]')
 
 
