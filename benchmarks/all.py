@@ -51,6 +51,9 @@ BENCHMARKS = {
     "align": Benchmark("Aligning 10⁸ readings with 10⁵ phases", ["align_throughput.py"]),
     "million": Benchmark("A million phases", ["many_phases.py"]),
     "start": Benchmark("Starting and importing", ["start_up.py"]),
+    "report": Benchmark("The report page of a day on eight GPUs", ["report_page.py"]),
+    "mlperf-training": Benchmark("Scoring MLPerf Training results", ["mlperf_training.py"]),
+    "mlperf-inference": Benchmark("Scoring MLPerf Inference results", ["mlperf_inference.py"]),
 }
 OURS = ("numpy", "pyarrow", "msgspec")
 PEERS = ("zeus", "codecarbon", "nvidia-ml-py")
