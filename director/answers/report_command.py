@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -36,20 +37,25 @@ def report(session: Path, options: ReportOptions) -> Summary:
         print_summary(summary, sys.stderr, explain=options.explain)
     with progress_bar(quiet=options.quiet) as step:
         step("the report page", 0, 0)
-        write_report_page(lambda: _page(session, summary), quiet=options.quiet)
+        write_report_page(lambda: _page(session, summary), options)
     if options.json is not None:
-        write_json((session / SUMMARY).read_bytes(), options.json)
+        write_out((session / SUMMARY).read_bytes(), options.json)
     return summary
 
 
-def write_report_page(write: Callable[[], Path], *, quiet: bool) -> None:
-    """Call what writes a page and returns its path; whatever goes wrong with it is told and costs nothing else."""
+def write_report_page(write: Callable[[], Path], options: ReportOptions) -> None:
+    """Call what writes a page and returns its path.
+
+    Whatever goes wrong with it is told and costs nothing else, but where the page itself is what was asked for.
+    """
     try:
         path = write()
     except Exception as error:
+        if options.page_required:
+            raise
         say(f"warning: there is no report page: {type(error).__name__}: {error}")
     else:
-        if not quiet:
+        if not options.quiet:
             say(f"to read in a browser: {path}")
 
 
@@ -72,11 +78,14 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     Console(stderr=True, highlight=False, markup=False).print(table)
 
 
-def write_json(content: bytes, target: str) -> None:
-    """Write to a file, or to standard output for "-"."""
+def write_out(content: bytes, target: str) -> None:
+    """Write to a file, or to standard output for "-"; who reads that may stop before the end."""
     if target == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # what is left in the buffer would fail again at the end of the process
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
         Path(target).write_bytes(content)
 

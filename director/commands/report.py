@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from director.commands.parser import Commands, fail
+from director.commands.parser import Commands, WrongUsage, fail
 
 if TYPE_CHECKING:
     from director.running.run_options import ReportOptions
@@ -15,6 +17,10 @@ REPORT_EXAMPLES = """\
 examples:
   power-director report --explain power-sessions/20260102T030405Z-train
   power-director report --quiet --json - series | jq .metrics
+  power-director report --format md power-sessions/20260102T030405Z-train > report.md
+  power-director report --format csv session | python -c \
+    'import pandas, sys; print(pandas.read_csv(sys.stdin).groupby("kind").joules.sum())'
+  power-director report --plots figures --plot-format png session
 
 Exit status: 0; 1, it cannot be read or written; 2, it is no session, a damaged
 one, or one that a newer version wrote.
@@ -38,6 +44,7 @@ def add(commands: Commands) -> None:
     report.add_argument("directory", type=Path, metavar="DIR", help="a session, or a series of --repeat")
     report.set_defaults(act=_report)
     add_report_options(report)
+    _add_formats(report)
 
     text = "finish a session that a crash, a kill or a power cut left"
     recover = commands.add("recover", help=text, description=f"{text}.".capitalize(), epilog=RECOVER_EXAMPLES)
@@ -54,6 +61,15 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--explain", action="store_true", help="where each U comes from, and what other methods give")
 
 
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("formats")
+    text = "table: on standard error (the default); the others: on standard output, without the table"
+    group.add_argument("--format", choices=("table", "md", "json", "csv", "html"), default="table", help=text)
+    group.add_argument("--output", metavar="FILE", help="write what --format says to a file; -: standard output")
+    group.add_argument("--plots", type=Path, metavar="DIR", help="draw each plot into a file there; needs matplotlib")
+    group.add_argument("--plot-format", choices=("svg", "png"), help="default: svg")
+
+
 def report_options(arguments: argparse.Namespace) -> ReportOptions:
     """How results are to be shown."""
     from director.running.run_options import ReportOptions
@@ -62,19 +78,37 @@ def report_options(arguments: argparse.Namespace) -> ReportOptions:
 
 
 def _report(arguments: argparse.Namespace, _: list[str]) -> int:
-    from director.answers.report_command import explain_failure, report
-    from director.session.files import SERIES, SessionError
+    _check_formats(arguments)
+    if arguments.plots is not None and find_spec("matplotlib") is None:
+        return fail("plots are drawn by matplotlib, which is not installed: pip install 'matplotlib>=3.8'", 1)
 
+    from director.answers.report_command import explain_failure
+    from director.report_files.files import Wanted, write_report
+    from director.session.files import SessionError
+
+    table = arguments.format == "table"
+    options = replace(
+        report_options(arguments), quiet=arguments.quiet or not table, page_required=arguments.format == "html"
+    )
+    wanted = Wanted(arguments.format, arguments.output or "-", arguments.plots, arguments.plot_format or "svg")
     try:
-        if (arguments.directory / SERIES).exists():
-            from director.running.series import report_series
-
-            report_series(arguments.directory, report_options(arguments))
-        else:
-            report(arguments.directory, report_options(arguments))
+        write_report(arguments.directory, options, wanted)
     except Exception as error:
         return fail(explain_failure(error), 2 if isinstance(error, SessionError) else 1)
     return 0
+
+
+def _check_formats(arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict each other."""
+    table = arguments.format == "table"
+    if arguments.output is not None and table:
+        raise WrongUsage("--output needs one of --format md, json, csv and html; the table goes to standard error")
+    if arguments.explain and not table:
+        raise WrongUsage("--explain is a part of the table; all that it tells is in --format json")
+    if arguments.json == "-" and not table and arguments.output in (None, "-"):
+        raise WrongUsage(f"--json - and --format {arguments.format} both go to standard output; name a file for one")
+    if arguments.plot_format is not None and arguments.plots is None:
+        raise WrongUsage("--plot-format needs --plots DIR")
 
 
 def _recover(arguments: argparse.Namespace, _: list[str]) -> int:

@@ -19,6 +19,7 @@ class ReportOptions:
     json: str | None = None  # a file, "-" for standard output
     quiet: bool = False
     explain: bool = False
+    page_required: bool = False  # without the page the report has failed
 
 
 @dataclass(frozen=True)

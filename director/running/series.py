@@ -6,13 +6,13 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from director.answers.report_command import print_table, report, write_json, write_report_page
+from director.answers.report_command import SUMMARY, print_table, report, write_out, write_report_page
 from director.running.notices import say
 from director.running.run_command import default_directory, make_directory, run_once
 from director.running.run_options import ReportOptions, RunOptions
@@ -33,6 +33,7 @@ CHIEF_METRICS = (  # told of every run, where it has them
     "MLPerf energy per query",
     "samples per joule",
 )
+METRIC_COLUMNS = ("metric", "phase", "runs", "mean", "std. dev.", "lowest", "highest")
 
 
 class SeriesRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +90,16 @@ class SeriesSummary(msgspec.Struct, frozen=True, kw_only=True):
     summaries: list[msgspec.Raw]  # each run's summary.json
 
 
+@dataclass(frozen=True)
+class SeriesResults:
+    """A series with what its runs give."""
+
+    series: Series
+    summaries: dict[str, Summary]  # of every run that has results, by its directory
+    metrics: list[Spread]  # over the runs that ended well
+    score: OlympicScore | None
+
+
 def run_series(options: RunOptions) -> int:
     """Run and measure `options.repeat` times; stop where a run fails or somebody asks for the end.
 
@@ -126,7 +137,7 @@ def run_series(options: RunOptions) -> int:
             say(f"the series ends here: run {index} of {options.repeat} {why}")
             break
     try:
-        _show(directory, series, summaries, options.report)
+        _show(directory, _results(series, summaries), options.report)
     except OSError as error:  # the runs have ended, and their status is what counts
         say(f"the series cannot be shown: {error.strerror or error}; for it: power-director report {directory}")
     return status
@@ -148,7 +159,7 @@ def load_series(directory: Path) -> Series:
     return series
 
 
-def report_series(directory: Path, options: ReportOptions) -> None:
+def report_series(directory: Path, options: ReportOptions) -> SeriesResults:
     """Compute every finished run of a series anew, and show the series.
 
     Raises:
@@ -162,7 +173,9 @@ def report_series(directory: Path, options: ReportOptions) -> None:
             say(f"{session} was not finished and is left out: power-director recover {directory}")
             continue
         summaries[run.directory] = report(session, replace(options, json=None))
-    _show(directory, series, summaries, options)
+    results = _results(series, summaries)
+    _show(directory, results, options)
+    return results
 
 
 def store_series(directory: Path, series: Series) -> None:
@@ -170,30 +183,31 @@ def store_series(directory: Path, series: Series) -> None:
     write_durably(directory / SERIES, msgspec.json.format(msgspec.json.encode(series), indent=1) + b"\n")
 
 
-def _show(directory: Path, series: Series, summaries: dict[str, Summary], options: ReportOptions) -> None:
+def series_json(directory: Path, results: SeriesResults) -> bytes:
+    """What `--json` gives."""
+    raw = [msgspec.Raw((directory / name / SUMMARY).read_bytes()) for name in results.summaries]
+    whole = SeriesSummary(series=results.series, metrics=results.metrics, olympic=results.score, summaries=raw)
+    return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
+
+
+def _results(series: Series, summaries: dict[str, Summary]) -> SeriesResults:
     good = {run.directory for run in series.runs if run.status == 0 and not run.interrupted}
     finished = {name: summary for name, summary in summaries.items() if name in good}
-    metrics, score = spread(list(finished.values())), olympic_score(finished)
-    if metrics and not options.quiet:
-        _print_runs(series, summaries, score)
-        _print(series, metrics, score)
-    write_report_page(lambda: _page(directory, series, summaries, metrics, score), quiet=options.quiet)
+    return SeriesResults(series, summaries, spread(list(finished.values())), olympic_score(finished))
+
+
+def _show(directory: Path, results: SeriesResults, options: ReportOptions) -> None:
+    if results.metrics and not options.quiet:
+        _print(results)
+    write_report_page(lambda: _page(directory, results), options)
     if options.json is not None:
-        raw = [msgspec.Raw((directory / name / "summary.json").read_bytes()) for name in summaries]
-        whole = SeriesSummary(series=series, metrics=metrics, olympic=score, summaries=raw)
-        write_json(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n", options.json)
+        write_out(series_json(directory, results), options.json)
 
 
-def _page(
-    directory: Path,
-    series: Series,
-    summaries: dict[str, Summary],
-    metrics: Sequence[Spread],
-    score: OlympicScore | None,
-) -> Path:
+def _page(directory: Path, results: SeriesResults) -> Path:
     from director.report_page.series_page import write_series_page
 
-    return write_series_page(directory, series, summaries, metrics, score)
+    return write_series_page(directory, results.series, results.summaries, results.metrics, results.score)
 
 
 def spread(summaries: Sequence[Summary]) -> list[Spread]:
@@ -256,15 +270,16 @@ def _expanded_of_mean(metrics: Sequence[Metric]) -> float | None:
     return math.hypot(statistics.fmean(known), 2 * of_repeats)
 
 
-def _print_runs(series: Series, summaries: dict[str, Summary], score: OlympicScore | None) -> None:
-    """A line per run with its chief figures, and whether it counts."""
-    found = {name: {m.name: m for m in summary.metrics} for name, summary in summaries.items()}
+def run_rows(results: SeriesResults) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table: of every run its chief figures, and whether it counts."""
+    found = {name: {m.name: m for m in summary.metrics} for name, summary in results.summaries.items()}
     columns = [name for name in CHIEF_METRICS if any(name in metrics for metrics in found.values())]
     rows = []
-    for run in series.runs:
+    for run in results.series.runs:
         metrics = found.get(run.directory, {})
-        rows.append([run.directory, remark(run, score), *(value_text(metrics.get(name)) for name in columns)])
-    print_table(series.label or "series", ["run", "", *columns], rows)
+        values = (value_text(metrics.get(name)) for name in columns)
+        rows.append([run.directory, remark(run, results.score), *values])
+    return ["run", "", *columns], rows
 
 
 def remark(run: SeriesRun, score: OlympicScore | None) -> str:
@@ -287,7 +302,8 @@ def value_text(metric: Metric | None) -> str:
     return figure_text(metric.value, None, metric.unit.partition(" (")[0]) + (" ESTIMATE" if metric.estimate else "")
 
 
-def _print(series: Series, metrics: list[Spread], score: OlympicScore | None) -> None:
+def metric_rows(metrics: Sequence[Spread]) -> list[list[str]]:
+    """Rows of a table with METRIC_COLUMNS: how much the runs differ."""
     from director.answers.number_text import figure_text, share_text
 
     rows = []
@@ -305,10 +321,23 @@ def _print(series: Series, metrics: list[Spread], score: OlympicScore | None) ->
                 figure_text(metric.highest, None, unit),
             ]
         )
-    title = f"{series.label or 'series'}: {len(series.runs)} of {series.planned} runs"
-    print_table(title, ["metric", "phase", "runs", "mean", "std. dev.", "lowest", "highest"], rows)
-    if score is not None:
-        say(
-            f"MLPerf Training's mean over {', '.join(score.kept)}: {score.mean_seconds:.3f} s, "
-            f"{figure_text(score.mean_joules, score.expanded_joules, 'J')}" + (" ESTIMATE" if score.estimate else "")
-        )
+    return rows
+
+
+def olympic_text(score: OlympicScore) -> str:
+    """MLPerf Training's mean, and which runs it is of."""
+    from director.answers.number_text import figure_text
+
+    return (
+        f"MLPerf Training's mean over {', '.join(score.kept)}: {score.mean_seconds:.3f} s, "
+        f"{figure_text(score.mean_joules, score.expanded_joules, 'J')}" + (" ESTIMATE" if score.estimate else "")
+    )
+
+
+def _print(results: SeriesResults) -> None:
+    series = results.series
+    title = series.label or "series"
+    print_table(title, *run_rows(results))
+    print_table(f"{title}: {len(series.runs)} of {series.planned} runs", METRIC_COLUMNS, metric_rows(results.metrics))
+    if results.score is not None:
+        say(olympic_text(results.score))
