@@ -14,6 +14,10 @@ DOCS := .venv/docs-installed
 # Other tools, to be measured beside ours, in an environment of their own; without: make bench PEERS_PYTHON=
 PEERS_PYTHON ?= .venv/peers/bin/python
 
+# Compiling all modules beforehand takes longer than compiling those that are used.
+export PIP_NO_COMPILE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 .PHONY: run test test-long lint bench docs clean
 
 run: $(DEMO)
@@ -21,10 +25,10 @@ run: $(DEMO)
 		$(BIN)/python -m power_agent.demos.train_digits --mllog power-sessions/digits.mllog
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-long: $(TEST)
-	$(BIN)/python -m pytest -m "long or not long"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "long or not long"
 
 lint: $(TEST)
 	$(BIN)/ruff check .

@@ -37,9 +37,13 @@ class LivePhase:
     def look(self) -> str:
         """`epoch 3 › eval`: the innermost phase that began last, and what it lies in; empty where none is open."""
         left = MOST_BYTES
+        fresh: list[tuple[str, _Mark]] = []
         for name, size in self._sizes():
             if size > self._offsets.get(name, 0) and left > 0:
-                left -= self._read(name, size, left)
+                left -= self._read(name, size, left, fresh)
+        # A shell's marks come from a process, and so from a file, each; headers tell no time and come first.
+        for name, mark in sorted(fresh, key=lambda found: found[1].t_ns):
+            self._take(name, mark)
         stacks = [stack for stack in self._open.values() if stack]
         if not stacks:
             return ""
@@ -60,7 +64,7 @@ class LivePhase:
             pass
         return found
 
-    def _read(self, name: str, size: int, most: int) -> int:
+    def _read(self, name: str, size: int, most: int, fresh: list[tuple[str, _Mark]]) -> int:
         begin = self._offsets.get(name, 0)
         skipped = size - begin > most
         try:
@@ -78,7 +82,7 @@ class LivePhase:
                 del self._open[key]
         for line in lines:
             try:
-                self._take(name, _decode(line))
+                fresh.append((name, _decode(line)))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
         return len(content)

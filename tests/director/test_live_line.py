@@ -188,6 +188,15 @@ def test_the_phase_is_the_innermost_that_is_open(tmp_path: Path, monkeypatch: py
     assert phase.look() == ""
 
 
+def test_marks_of_a_shell_come_in_their_order_though_each_has_a_file(tmp_path: Path) -> None:
+    said = [("begin", "a"), ("begin", "b"), ("begin", "c"), ("end", "c"), ("end", "b"), ("begin", "d")]
+    for t_ns, (op, name) in enumerate(said, 1):
+        header = json.dumps({"op": "header", "lane": "shell"})
+        mark = json.dumps({"op": op, "name": name, "t_ns": t_ns, "thread": t_ns})
+        (tmp_path / f"{t_ns * 5 % 7}.marks").write_text(f"{header}\n{mark}\n")
+    assert LivePhase(tmp_path).look() == "a › d"
+
+
 def test_of_too_many_marks_only_the_newest_are_read(tmp_path: Path) -> None:
     path = tmp_path / "1.marks"
     begin, end = '{{"op":"begin","name":"step","index":{0},"t_ns":{0},"thread":1}}\n', '{{"op":"end","name":"step","begin_ns":{0},"t_ns":{0}}}\n'  # fmt: skip # noqa: E501
