@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +76,9 @@ def report_options(arguments: argparse.Namespace) -> ReportOptions:
 
 
 def _report(arguments: argparse.Namespace, _: list[str]) -> int:
+    from dataclasses import replace
+    from importlib.util import find_spec
+
     _check_formats(arguments)
     if arguments.plots is not None and find_spec("matplotlib") is None:
         return fail("plots are drawn by matplotlib, which is not installed: pip install 'matplotlib>=3.8'", 1)
