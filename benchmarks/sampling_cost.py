@@ -14,11 +14,11 @@ rate (nothing else: their RAPL paths cannot be moved), and so does our sampler w
 time of all processes that a tool starts counts. codecarbon also estimates the CPU's power from its load, which cannot
 be switched off.
 
-Slowdown. Every core runs a CPU-bound loop, so that the sampler has to take its time from them; one of the loops times
-itself over rounds of about a quarter second, in turn with the sampler stopped (A) and running (B), A B A B …, by
-SIGSTOP and SIGCONT to one and the same sampler. Printed is the median of the ratios B/A of neighbours, minus 1, with
-its standard error (of a median, from the median absolute deviation): a shared machine drifts by more than a sampler
-costs, but not within half a second.
+Slowdown. One CPU-bound loop on an otherwise idle machine; then one on every core, so that the sampler has to take its
+time from them. One of the loops times itself over rounds of about a quarter second, in turn with the sampler stopped
+(A) and running (B), A B A B …, by SIGSTOP and SIGCONT to one and the same sampler. Printed is the median of the
+ratios B/A of neighbours, minus 1, with its standard error (of a median, from the median absolute deviation): a shared
+machine drifts by more than a sampler costs, but not within half a second.
 """
 
 from __future__ import annotations
@@ -175,9 +175,9 @@ def cost(pid: int, seconds: float) -> tuple[float, float]:
     return 100 * used_ns / passed_ns, rss_bytes(pid) / 1e6
 
 
-def slowdown(bench: Bench, hz: float, pairs: int) -> None:
-    """Print how much longer the work takes beside a sampler."""
-    burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range((os.cpu_count() or 1) - 1)]
+def slowdown(bench: Bench, hz: float, pairs: int, others: int) -> None:
+    """Print how much longer the work takes beside a sampler, and beside this many other loops."""
+    burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(others)]
     try:
         with bench.sampler(hz, ["nvml", "rapl", "host"]) as pid:
             command = [sys.executable, "-c", PAIRS, str(pid), str(pairs)]
@@ -189,7 +189,8 @@ def slowdown(bench: Bench, hz: float, pairs: int) -> None:
     ratios = [100 * float(line) for line in out.split()]
     middle = statistics.median(ratios)
     error = 1.2533 * 1.4826 * statistics.median(abs(r - middle) for r in ratios) / len(ratios) ** 0.5
-    print(f"{hz:6.0f} Hz  workload slower by {middle:+.2f} ± {error:.2f} % (median of {pairs} pairs)", flush=True)
+    text = f"slower by {middle:+.2f} ± {error:.2f} % (median of {pairs} pairs)"
+    print(f"{hz:6.0f} Hz  {others + 1} of {os.cpu_count()} cores busy: {text}", flush=True)
 
 
 def compare(bench: Bench, python: str, hz: float, seconds: float) -> None:
@@ -225,8 +226,9 @@ def main() -> None:
             print(f"{hz:6.0f} Hz  {GPUS} GPUs, 4 RAPL domains, host: {text}", flush=True)
         for hz in options.rates:
             compare(bench, options.peers_python, hz, options.seconds)
-        for hz in options.rates if options.pairs else []:
-            slowdown(bench, hz, options.pairs)
+        for others in (0, (os.cpu_count() or 1) - 1):
+            for hz in options.rates if options.pairs else []:
+                slowdown(bench, hz, options.pairs, others)
 
 
 if __name__ == "__main__":
