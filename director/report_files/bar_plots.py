@@ -102,7 +102,7 @@ def _budget_plot(title: str, figures: Sequence[EnergyFigure], host: str, of_sums
             texts.append((part, f"{figure_text(part, None, 'J')}{share}"))
         label = "" if not figure.estimate else f" {of_sums}" if figure.name == "total" else " ESTIMATE"
         text = figure_text(figure.joules, figure.expanded_joules, "J")
-        axis.set_title(f"{shown(figure.name.removeprefix(host), 60)}: {text}{label}", loc="left")
+        axis.set_title(f"{shown(figure.name.removeprefix(host), 24)}: {text}{label}", loc="left")
         heading = "part of U (and as a share of the energy)"
         last = place == len(figures) - 1
         _finish(axis, [f"{term}: {what}" for term, what in TERMS.items()], texts, heading if last else "")

@@ -21,7 +21,7 @@ from director.report_page.template import shown
 from director.session.manifest import Manifest
 
 MOST_ROWS = 10  # in a file: as many as a printed page has room for
-MOST_COLUMNS = 1600  # of a line: more than a printed page shows
+MOST_COLUMNS = 1200  # of a line: more than a printed page shows
 MOST_LANES = 3
 MOST_SHADED = 60  # phases: more would be stripes
 MOST_NAMES = 8  # of phases in the legend
@@ -98,32 +98,40 @@ class _Drawer:
     def _draw(self, axis: Any, envelope: Envelope) -> None:
         edges_s, least, mean, most = columns(envelope)
         edges = edges_s / self._unit_s
-        for name, colour in self._colour_of.items() if self.shade_phases else ():
-            spans = [self._span(block) for block in self._shaded if block.name == name]
+        if self.shade_phases:
             across = axis.get_xaxis_transform()
-            axis.broken_barh(spans, (0, 1), transform=across, color=colour, alpha=0.18, lw=0, zorder=0)
+            for colour, spans in self._spans(self._shaded).items():
+                axis.broken_barh(spans, (0, 1), transform=across, color=colour, alpha=0.18, lw=0, zorder=0)
         # Steps, with square ends, so that a single reading between two gaps is seen.
         x = np.repeat(edges, 2)[1:-1]
-        axis.fill_between(x, np.repeat(least, 2), np.repeat(most, 2), color=LINE, alpha=0.3, lw=0)
+        # The outline keeps a peak of one reading wide enough to be seen.
+        axis.fill_between(x, np.repeat(least, 2), np.repeat(most, 2), color=LINE, alpha=0.4, lw=0.5)
         axis.plot(x, np.repeat(mean, 2), color=LINE, lw=0.9, solid_capstyle="projecting")
         name = shown(envelope.name.removeprefix(self._host), 80)
         axis.set_title(name + (" ESTIMATE" if envelope.estimate else ""), loc="left", pad=3)
         axis.set_ylabel(shown(envelope.unit, 12))
 
     def _span(self, block: Block) -> tuple[float, float]:
-        """Begin and length."""
-        return block.begin_s / self._unit_s, (block.end_s - block.begin_s) / self._unit_s
+        """Begin and length of what is seen of it."""
+        begin_s, end_s = (min(max(t, self._begin_s), self._end_s) for t in (block.begin_s, block.end_s))
+        return begin_s / self._unit_s, (end_s - begin_s) / self._unit_s
+
+    def _spans(self, blocks: Sequence[Block]) -> dict[str, list[tuple[float, float]]]:
+        """By colour."""
+        spans: dict[str, list[tuple[float, float]]] = {}
+        for block in blocks:
+            spans.setdefault(self._colour_of[block.name], []).append(self._span(block))
+        return spans
 
     def _draw_lanes(self, axis: Any) -> None:
         """Phases as blocks, outer above inner ones, with their names where there is room."""
         per_unit_in = (WIDTH_IN - 0.8) / (self._end_s - self._begin_s) * self._unit_s
         for number, lane in enumerate(self._lanes):
+            y = -number
+            for colour, spans in self._spans(lane).items():
+                axis.broken_barh(spans, (y - 0.45, 0.9), facecolor=colour, alpha=0.55, edgecolor="white", lw=0.3)
             for block in lane:
                 begin, length = self._span(block)
-                y = -number
-                colour = self._colour_of[block.name]
-                axis.broken_barh([(begin, length)], (y - 0.45, 0.9), color=colour, alpha=0.55, lw=0)
-                axis.vlines(begin, y - 0.45, y + 0.45, color="white", lw=0.4)
                 text = _block_text(block)
                 if len(text) * CHARACTER_IN < length * per_unit_in:
                     axis.text(begin + length / 2, y, text, ha="center", va="center", fontsize=7, clip_on=True)
@@ -154,7 +162,9 @@ class _Drawer:
                 entries.append((f"clocks held back: {cause}", Patch(fc="none", ec=colour, hatch=hatch, lw=0)))
         if entries:
             labels, patches = zip(*entries, strict=True)
-            figure.legend(patches, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+            widest_in = CHARACTER_IN * max(len(label) for label in labels) + 0.5
+            per_row = max(1, int(WIDTH_IN / widest_in))
+            figure.legend(patches, labels, loc="outside lower center", ncols=per_row, frameon=False, fontsize=7)
 
 
 def columns(envelope: Envelope) -> tuple[Floats, Floats, Floats, Floats]:
