@@ -1,0 +1,1 @@
+"""Rules for published MLPerf power results: each is a function that yields what it finds."""
