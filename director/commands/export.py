@@ -67,6 +67,8 @@ def _export(arguments: argparse.Namespace, _: list[str]) -> int:
     for name, form in _ONLY_FOR.items():
         if getattr(arguments, name) is not None and arguments.format != form:
             raise WrongUsage(f"--{name.replace('_', '-')} is only for --format {form}")
+    if arguments.channel is not None and not arguments.format.startswith("mlperf-"):
+        raise WrongUsage("--channel is only for MLPerf folders; tables and descriptions hold all channels")
     if (arguments.ptd_log is None) != (arguments.ptd_command is None):
         raise WrongUsage("--ptd-log and --ptd-command go together")
 

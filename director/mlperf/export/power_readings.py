@@ -88,6 +88,7 @@ def power_readings(
         near = (wall_ms >= wall_span_ms[0]) & (wall_ms <= wall_span_ms[1])
     _refuse_steps(session, host, clock, t_ns[near])
     watts, statuses = np.concatenate(watt_parts)[order], np.concatenate(status_parts)[order]
+    statuses = np.where(np.isfinite(watts) | (statuses != Status.NEW), statuses, np.uint8(Status.INVALID))
     return PowerReadings(host.name, channels, t_ns[near], wall_ms[near], watts[near], statuses[near])
 
 

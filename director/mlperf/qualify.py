@@ -1,0 +1,241 @@
+"""The meter test of MLPerf Training: a meter against a reference on one system, idle and under two loads.
+
+At each level, five disjoint minutes are averaged for both meters; the highest and the lowest of each five are dropped,
+and the mean of the other three (the Olympic mean) of the meter may differ from the reference's by 5 % at most
+(training_policies, power: accuracy of telemetry).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from director.energy.align import align
+from director.energy.cells import Floats
+from director.energy.channel_timing import timing_of
+from director.energy.interval_energy import interval_energies
+from director.session.trace_store import Piece
+from drivers.contract import Channel, Status, Unavailable
+from drivers.replay.formats import open_trace
+from drivers.replay.trace import Trace, TraceStream
+
+LEVELS = 3
+MINUTES = 5
+LIMIT_PERCENT = 5.0
+LEAST_COVERAGE = 0.99
+_MINUTE_NS = 60_000_000_000
+_PIECE_ROWS = 1 << 16
+
+
+class QualifyRefused(Exception):
+    """The test cannot be made of these traces: the text for the user."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """When a level's five minutes begin: with a phase of a session, or so many seconds after both traces run."""
+
+    name: str
+    after_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One meter at one level. Watts; U with k = 2."""
+
+    minutes: tuple[float, ...]
+    olympic: float
+    expanded: float
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """Both meters at one level."""
+
+    name: str
+    begin_wall_ns: int
+    meter: Measured
+    reference: Measured
+    difference_percent: float  # of the meter, in percent of the reference
+    expanded_percent: float  # its U, k = 2
+    passes: bool
+
+
+@dataclass(frozen=True)
+class Qualification:
+    """The outcome of the test."""
+
+    meter: str
+    reference: str
+    limit_percent: float
+    levels: tuple[LevelResult, ...]
+
+    @property
+    def passes(self) -> bool:
+        """Whether the meter stays within the limit at every level."""
+        return all(level.passes for level in self.levels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with full precision."""
+        return {**asdict(self), "passes": self.passes}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One channel of a trace."""
+
+    path: Path
+    trace: Trace
+    stream: TraceStream
+    place: int  # of the channel in the stream
+
+    @property
+    def channel(self) -> Channel:
+        return self.stream.channels[self.place]
+
+    @property
+    def to_wall_ns(self) -> int:
+        """What turns trace time into wall time."""
+        return self.trace.start_wall_ns - self.trace.start_ns
+
+
+def qualify(
+    paths: Sequence[Path], channels: Sequence[str | None], levels: Sequence[Level], limit_percent: float
+) -> Qualification:
+    """Make the test of two traces, the meter's first, then the reference's.
+
+    Raises:
+        QualifyRefused: a trace cannot be read, does not cover a level, or is no measured power.
+    """
+    if len({level.name for level in levels}) != LEVELS:
+        raise QualifyRefused(
+            f"the rules ask for {LEVELS} different levels, idle and two loads; {len(levels)} are given"
+        )
+    sources = [_open(path, wanted) for path, wanted in zip(paths, channels, strict=True)]
+    meter, reference = sources
+    if meter.path.resolve() == reference.path.resolve() and meter.channel == reference.channel:
+        raise QualifyRefused(f"{meter.channel.name} cannot be its own reference: name two channels or two traces")
+    begins = [_begin(level, sources) for level in levels]
+    for (one, a), (other, b) in zip(_sorted(levels, begins), _sorted(levels, begins)[1:], strict=False):
+        if b - a < MINUTES * _MINUTE_NS:
+            raise QualifyRefused(f"{other} begins within the five minutes of {one}: levels must be disjoint")
+    measured = [_measure(source, levels, begins) for source in sources]
+    results = [
+        _compare(level.name, begin, mine, theirs, limit_percent)
+        for level, begin, mine, theirs in zip(levels, begins, *measured, strict=True)
+    ]
+    return Qualification(_name(meter), _name(reference), limit_percent, tuple(results))
+
+
+def _sorted(levels: Sequence[Level], begins: Sequence[int]) -> list[tuple[str, int]]:
+    return sorted(zip((level.name for level in levels), begins, strict=True), key=lambda pair: pair[1])
+
+
+def _name(source: _Source) -> str:
+    return f"{source.path.name}, {source.channel.name}"
+
+
+def _open(path: Path, wanted: str | None) -> _Source:
+    try:
+        trace = open_trace(path, {})
+    except Unavailable as error:
+        raise QualifyRefused(f"{error.reason}{f': {error.fix}' if error.fix else ''}") from error
+    found = [
+        _Source(path, trace, stream, place)
+        for stream in trace.streams
+        for place, channel in enumerate(stream.channels)
+        if channel.quantity == "power" and channel.kind == "gauge" and wanted in (None, channel.name)
+    ]
+    if len(found) != 1:
+        all_names = [c.name for s in trace.streams for c in s.channels if c.quantity == "power" and c.kind == "gauge"]
+        what = f"no power channel {wanted}" if wanted is not None else f"{len(found)} power channels"
+        raise QualifyRefused(f"{path} has {what}; name one: {', '.join(all_names) or 'there is none'}")
+    if found[0].channel.estimate:
+        raise QualifyRefused(f"{path}: {found[0].channel.name} is an ESTIMATE, and no meter")
+    return found[0]
+
+
+def _begin(level: Level, sources: Sequence[_Source]) -> int:
+    """Wall time at which a level's minutes begin."""
+    if level.after_s is not None:
+        both = max(source.stream.start_ns + source.to_wall_ns for source in sources)
+        return both + round(level.after_s * 1e9)
+    for source in sources:
+        phases = source.path / "phases.parquet"
+        if phases.is_file():
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(phases, columns=["name", "begin_ns", "end_ns"]).to_pylist()
+            found = [row for row in table if row["name"] == level.name]
+            if len(found) > 1:
+                raise QualifyRefused(f"{source.path} has {len(found)} phases {level.name!r}; say NAME=SECONDS instead")
+            if found:
+                if found[0]["end_ns"] - found[0]["begin_ns"] < MINUTES * _MINUTE_NS:
+                    raise QualifyRefused(f"{source.path}: the phase {level.name!r} is shorter than five minutes")
+                return int(found[0]["begin_ns"]) + source.to_wall_ns
+    raise QualifyRefused(f"no session given here has a phase {level.name!r}; say {level.name}=SECONDS")
+
+
+def _measure(source: _Source, levels: Sequence[Level], begins: Sequence[int]) -> list[Measured]:
+    origin = min(begins)
+    edges = np.array([[b - origin + n * _MINUTE_NS for n in range(MINUTES + 1)] for b in begins], dtype=np.int64)
+    ordered = np.unique(edges)
+    channel = source.channel
+    timing = timing_of(channel, source.stream.rate_hz)
+    aligned = align(channel, timing, _pieces(source, origin), ordered, 0)
+    begin, end = (np.searchsorted(ordered, part.ravel()) for part in (edges[:, :-1], edges[:, 1:]))
+    energies = interval_energies(channel, timing, aligned, begin, end, np.zeros(len(begin)))
+    shape = len(levels), MINUTES
+    watts, expanded = (part.reshape(shape) / 60 for part in (energies.joules, energies.expanded_joules))
+    coverage = energies.coverage.reshape(shape)
+    for level, shares in zip(levels, coverage, strict=True):
+        least = int(np.argmin(shares))
+        if not shares[least] >= LEAST_COVERAGE:
+            raise QualifyRefused(
+                f"{source.path}, {channel.name}: {shares[least]:.1%} of minute {least + 1} of {level.name} were "
+                f"measured, and {LEAST_COVERAGE:.0%} are needed"
+            )
+    return [_olympic(mine, u) for mine, u in zip(watts, expanded, strict=True)]
+
+
+def _pieces(source: _Source, origin_ns: int) -> Iterator[Piece]:
+    """Readings on the wall clock, from `origin_ns` on."""
+    shift = source.to_wall_ns - origin_ns
+    times: list[int] = []
+    values: list[float] = []
+    statuses: list[int] = []
+    place = source.place
+    for row in source.stream.rows():
+        times.append(row.t_ns + shift)
+        values.append(float(row.values[place]))
+        statuses.append(Status.NEW if row.statuses is None else row.statuses[place])
+        if len(times) == _PIECE_ROWS:
+            yield _piece(times, values, statuses)
+            times, values, statuses = [], [], []
+    if times:
+        yield _piece(times, values, statuses)
+
+
+def _piece(times: list[int], values: list[float], statuses: list[int]) -> Piece:
+    t_ns = np.array(times, dtype=np.int64)
+    return Piece(t_ns, np.zeros(len(t_ns), np.int64), [np.array(values)], [np.array(statuses, dtype=np.uint8)])
+
+
+def _olympic(watts: Floats, expanded: Floats) -> Measured:
+    """Mean without the highest and the lowest. U is the mean of the kept minutes' U: a meter's error stays the same."""
+    kept = np.argsort(watts, kind="stable")[1:-1]
+    return Measured(tuple(watts.tolist()), float(watts[kept].mean()), float(expanded[kept].mean()))
+
+
+def _compare(name: str, begin: int, meter: Measured, reference: Measured, limit: float) -> LevelResult:
+    if reference.olympic <= 0:
+        raise QualifyRefused(f"{name}: the reference reads {reference.olympic:.3f} W; nothing can be compared with it")
+    ratio = meter.olympic / reference.olympic
+    difference = (ratio - 1) * 100
+    expanded = math.hypot(meter.expanded, ratio * reference.expanded) / reference.olympic * 100
+    return LevelResult(name, begin, meter, reference, difference, expanded, abs(difference) <= limit)

@@ -1,0 +1,119 @@
+"""The meter test, with means worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from made_session import made_clock, made_manifest, made_marks, made_stream
+
+from director.answers.results import write_results
+from director.cli import main
+from director.session.manifest import PhaseSource
+from drivers.contract import Accuracy, Channel
+
+NS = 1_000_000_000
+MARKS = [PhaseSource(kind="marks", file="marks")]
+LEVELS = ["--level", "idle=10", "--level", "half=400", "--level", "full=800"]
+# per level: watts of the reference, and what the meter reads more in each of the five minutes
+WATTS = {10: 100.0, 400: 300.0, 800: 500.0}
+MORE = (0.0, 3.0, 6.0, -90.0, 90.0)  # the Olympic mean drops −90 and +90: 3 W more
+
+
+def reading(t: float, more: tuple[float, ...] = (0.0,) * 5) -> float:
+    """Power at the end of a second: constant in each minute of a level, 50 W between levels."""
+    for begin, watts in WATTS.items():
+        minute = int((t - 1 - begin) // 60)
+        if 0 <= minute < 5:
+            return watts + more[minute]
+    return 50.0
+
+
+def spl(path: Path, more: tuple[float, ...] = (0.0,) * 5, skip: range = range(0)) -> Path:
+    lines = [
+        f"Time,03-04-2031 {10 + t // 3600:02d}:{t // 60 % 60:02d}:{t % 60:02d}.000,Watts,{reading(t, more):.6f},"
+        "Volts,230.0,Amps,1.0,PF,0.9,Mark,m"
+        for t in range(1200)
+        if t not in skip
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_olympic_means_differences_and_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meter, reference = spl(tmp_path / "meter.txt", MORE), spl(tmp_path / "reference.txt")
+    assert main(["qualify", str(meter), str(reference), *LEVELS, "--json", str(tmp_path / "q.json")]) == 0
+    found = json.loads((tmp_path / "q.json").read_text())
+    assert found["passes"] and found["limit_percent"] == 5
+    for level, watts, percent in zip(found["levels"], (100, 300, 500), (3.0, 1.0, 0.6), strict=True):
+        assert level["meter"]["minutes"] == pytest.approx([watts + more for more in MORE], rel=1e-9)
+        assert level["meter"]["olympic"] == pytest.approx(watts + 3, rel=1e-9)
+        assert level["reference"]["olympic"] == pytest.approx(watts, rel=1e-9)
+        assert level["difference_percent"] == pytest.approx(percent, rel=1e-7)
+        # ±0.5 % of reading each: at least 2·0.5/√3 % of one, and √2 of that for two
+        assert level["expanded_percent"] >= 2 * 0.5 / 3**0.5 * 2**0.5
+    said = capsys.readouterr().out
+    assert "the meter qualifies" in said and "+3.00 ±" in said
+    assert main(["qualify", str(meter), str(reference), *LEVELS, "--limit", "2.9"]) == 1
+    said = capsys.readouterr().out
+    assert "does not qualify" in said and said.count("NO") == 1
+
+
+def made(session: Path) -> Path:
+    """A session that reads two meters at the same instants; the phases are the levels."""
+    node = Channel(
+        name="bmc/node/power",
+        device="node",
+        quantity="power",
+        unit="W",
+        kind="gauge",
+        scope="node",
+        scale=0.001,
+        update_period_s=1.0,
+        stamped=True,
+        window_s=1.0,
+        accuracy=Accuracy(reading_fraction=0.02),
+    )
+    wall = msgspec.structs.replace(node, name="meter/wall/power", device="wall", scope="wall")
+    times = np.arange(1200, dtype=np.int64)
+    values = [np.array([1000 * reading(t, more) for t in times.tolist()]) for more in (MORE, (0.0,) * 5)]
+    file = made_stream(session, [node, wall], times * NS, values, rate_hz=1.0)
+    made_marks(session, [("idle", 10 * NS, 320 * NS), ("half", 400 * NS, 700 * NS), ("full", 800 * NS, 1101 * NS)])
+    made_manifest(session, [file], (0, 1199 * NS), clock_file=made_clock(session, 0, 1199 * NS), phase_sources=MARKS)
+    write_results(session)
+    return session
+
+
+def test_two_channels_of_a_session_at_its_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = str(made(tmp_path / "session"))
+    names = ["--channel", "bmc/node/power", "--reference-channel", "meter/wall/power"]
+    levels = ["--level", "idle", "--level", "half", "--level", "full"]
+    assert main(["qualify", session, session, *names, *levels, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [level["difference_percent"] for level in found["levels"]] == pytest.approx([3.0, 1.0, 0.6], rel=1e-7)
+    assert main(["qualify", session, session, *levels]) == 2
+    assert "2 power channels; name one: bmc/node/power, meter/wall/power" in capsys.readouterr().err
+    assert main(["qualify", session, session, *names[:2], "--reference-channel", "bmc/node/power", *levels]) == 2
+    assert "its own reference" in capsys.readouterr().err
+    assert main(["qualify", session, session, *names, *levels[:4], "--level", "command"]) == 2
+    assert "must be disjoint" in capsys.readouterr().err
+
+
+def test_what_does_not_cover_a_level_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = str(spl(tmp_path / "good.txt"))
+    gap = str(spl(tmp_path / "gap.txt", skip=range(500, 510)))
+    cases = [
+        ([good, gap, *LEVELS], "of minute 2 of half were measured"),
+        ([good, gap, *LEVELS[:4]], "3 different levels"),
+        ([good, gap, *LEVELS[:4], "--level", "full=690"], "must be disjoint"),
+        ([good, gap, *LEVELS[:4], "--level", "full=1000"], "of full were measured"),
+        ([good, gap, *LEVELS[:4], "--level", "full"], "say full=SECONDS"),
+        ([good, str(tmp_path / "none"), *LEVELS], "cannot be read"),
+        ([good, gap, *LEVELS[:4], "--level", "full=-1"], "0 or more"),
+    ]
+    for words, why in cases:
+        assert main(["qualify", *words]) == 2
+        assert why in capsys.readouterr().err
