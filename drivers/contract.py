@@ -133,7 +133,7 @@ class Group(ABC):
     def capture(self) -> None:
         """Take a reading now and keep it: the next `read` gives it before its own, and tells what failed.
 
-        Called between reads at fast rates, at most for a tenth of a second, where `can_capture` is true. It is
+        Called between reads at fast rates, at most for a fifth of a second, where `can_capture` is true. It is
         worth offering where understanding an answer takes longer than having it.
         """
         raise NotImplementedError

@@ -10,8 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
-from _thread import get_ident
+from _thread import RLock, get_ident  # threading would be imported into every workload
 from os import write
 from time import monotonic_ns
 
@@ -33,7 +32,7 @@ _LATEST_NS = 1 << 62
 
 _file: MarkFile | None = None
 _looked = False  # whether this process has looked for the environment variable
-_look_lock = threading.RLock()
+_look_lock = RLock()
 _left: dict[str, MarkFile] = {}  # files of sessions that go on while this process marks into another, by directory
 
 
@@ -93,7 +92,7 @@ def _forget_in_child() -> None:
     _left.clear()
     _file = None
     _looked = False
-    _look_lock = threading.RLock()
+    _look_lock = RLock()
 
 
 def _at_exit() -> None:

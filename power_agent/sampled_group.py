@@ -9,7 +9,7 @@ from power_agent.messages import Stream, TickCount
 from power_agent.row_buffer import RowBuffer
 from power_agent.tick_ledger import TickLedger, TickTotals
 
-CAPTURE_S = 0.1  # rows that wait in a group are lost with the process, and while its device hangs
+CAPTURE_S = 0.2  # rows that wait in a group are lost with the process, and while its device hangs
 
 
 class SampledGroup:

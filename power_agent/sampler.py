@@ -28,7 +28,7 @@ from power_agent.sampling_thread import SamplingThread
 from power_agent.spool import Batch, SpoolDamaged, SpoolUnwritable, SpoolWriter
 from power_agent.stream_plan import buffer_limits, check_rates, plan_streams, tail_s
 
-FLUSH_S = 0.5
+FLUSH_S = 0.7  # with what waits in fast groups, less than a second is lost with the process
 CLOCK_PAIR_S = 1.0
 FIRST_ROWS_S = 5.0  # a driver that has given nothing by then is reported as not usable
 LAST_READING_S = 2.0  # a device that hangs cannot hold up the end for longer

@@ -1,6 +1,6 @@
 """The spool: readings on the disk of the measured machine until a session is made of them.
 
-A SQLite file in WAL mode. The sampler adds one transaction every half second; when it is killed, what it had in
+A SQLite file in WAL mode. The sampler adds one transaction every 0.7 s; when it is killed, what it had in
 memory since the last one is lost and nothing else. docs/sampling.md describes the tables.
 """
 

@@ -15,7 +15,7 @@ from power_agent.sampler_client import SamplerClient, SamplerFailed
 STOP_TIMEOUT_S = 15.0
 MOST_RESTARTS = 10
 LONGEST_PAUSE_S = 60.0  # before it is started again
-UNSAVED_S = 0.6  # that the sampler may hold in memory
+UNSAVED_S = 0.9  # that the sampler may hold in memory
 MOST_TAIL_S = 30.0  # for the slowest device: the job has ended, and somebody waits
 
 

@@ -149,7 +149,7 @@ def test_whatever_the_gpus_do_the_job_is_the_jobs_and_what_was_measured_is_kept(
     for device, watts in (("gpu0", 100.0), ("gpu1", 300.0), ("total", 400.0)):
         figure = run.figure("good", device)
         assert_holds(figure, watts, good["duration_s"])
-        assert figure["coverage"] > 0.9
+        assert figure["coverage"] > 0.8  # a device that hangs takes along what waited to be understood
 
 
 def test_two_gpus_of_known_power(gpu_runs: dict[str, Run]) -> None:
