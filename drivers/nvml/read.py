@@ -69,8 +69,10 @@ class FieldBlock:
         _, entries = self.take()
         self._types = tuple(value_type for value_type, _, _ in _ENTRY.iter_unpack(entries))
         known = all(value_type < len(_VALUE) for value_type in self._types)
-        layout = "".join("24xIi" + _VALUE[t].format.lstrip("=") for t in self._types) if known else ""
-        self._entries = Struct("=" + layout) if known else None
+        values = "".join("32x" + _VALUE[t].format.lstrip("=") for t in self._types) if known else ""
+        self._values = Struct("=" + values) if known else None
+        self._heads = Struct("=" + "24xIi8x" * len(self._types))
+        self._plain_heads = tuple(number for value_type in self._types for number in (value_type, 0))
 
     def take(self) -> Block:
         """Ask for every field."""
@@ -79,12 +81,9 @@ class FieldBlock:
     def plain(self, taken: Block) -> tuple[float, ...] | None:
         """Every value, in order; None where anything but plain success came: then see `answers`."""
         codes, raw = taken
-        if self._entries is None or any(codes):
+        if self._values is None or any(codes) or self._heads.unpack(raw) != self._plain_heads:
             return None
-        entries = self._entries.unpack(raw)
-        if any(entries[1::3]) or entries[0::3] != self._types:
-            return None
-        return entries[2::3]
+        return self._values.unpack(raw)
 
     def answers(self, taken: Block) -> list[Answer]:
         """One answer per field."""
