@@ -112,7 +112,7 @@ def test_it_draws_every_plot(open_page: Open, training: Path) -> None:
     assert page.locator(".plot").count() == 5  # wall, packages, GPUs, temperatures, clocks
     for plot in page.locator(".plot").all():
         plot.scroll_into_view_if_needed()
-        assert plot.locator("canvas").is_visible()
+        plot.locator("canvas").wait_for(state="visible")  # drawn when it comes into view
     assert inked(page, ".plot canvas") > 0.1
     assert inked(page, "#strip") > 0.5
     assert page.locator("#range").inner_text().startswith("Everything, 20 min")
