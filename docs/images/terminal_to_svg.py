@@ -1,6 +1,7 @@
 """Draws what a terminal showed, read from stdin with its colours, as an SVG on stdout.
 
-script -qec 'stty cols 100; power-director report SESSION' /dev/null | tr -d '\\r' | python docs/images/terminal_to_svg.py TITLE
+script -qec 'stty cols 100; power-director report SESSION' /dev/null | tr -d '\\r' |
+python docs/images/terminal_to_svg.py TITLE
 """
 
 import io
