@@ -45,7 +45,9 @@ BENCHMARKS = {
         takes_peers=True,
         gives_figures=True,
     ),
-    "sampling": Benchmark("What sampling costs", ["sampling_cost.py", "--seconds", "10", "--pairs", "80"], takes_peers=True),
+    "sampling": Benchmark(
+        "What sampling costs", ["sampling_cost.py", "--seconds", "10", "--pairs", "80"], takes_peers=True
+    ),
     "ticks": Benchmark("Every tick accounted for", ["tick_accounting.py"]),
     "phases": Benchmark("What a phase costs the workload", ["phase_cost.py"], runs_in_peers=True),
     "align": Benchmark("Aligning 10⁸ readings with 10⁵ phases", ["align_throughput.py"]),

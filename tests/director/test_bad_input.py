@@ -206,10 +206,11 @@ def test_a_wall_clock_that_is_set_moves_no_phase(tmp_path: Path, shift_s: int) -
     assert again.returncode == 0
     assert f"was set by {shift_s:+d}" in again.stderr
     found = phases(tmp_path / "s")
-    assert found["command"]["duration_s"] == pytest.approx(2.7, abs=0.3)
-    assert found["run"]["duration_s"] == pytest.approx(2.6, abs=0.2)
+    # A busy machine adds to this; an hour it does not add.
+    assert 2.6 <= found["command"]["duration_s"] < 30
+    assert 2.5 <= found["run"]["duration_s"] < 30
     assert (found["epoch"]["count"], found["epoch"]["flagged"], found["run"]["flagged"]) == (2, 0, 0)
-    assert found["epoch"]["duration_s"] == pytest.approx(2.6, abs=0.1)
+    assert 2.5 <= found["epoch"]["duration_s"] < 30
     assert found["epoch"]["total"]["joules"] == pytest.approx(26.0, rel=0.05)
 
 
