@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from made_training import line, result_entries
 
+from director.mlperf.training.closed_rules import with_joint_accuracy
 from director.mlperf.training.compliance import problems
-from director.mlperf.training.compliance_rules import ROUNDS, rules_of, wanted_keys, with_joint_accuracy
+from director.mlperf.training.compliance_rules import ROUNDS, rules_of, wanted_keys
 from director.mlperf.training.result_log import read_result_log
 
 checker = pytest.importorskip(

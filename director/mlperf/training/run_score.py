@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from director.mlperf.training.causes import Cause, node_causes, switch_cause
+from director.mlperf.training.closed_rules import with_joint_accuracy
 from director.mlperf.training.compliance import problems
-from director.mlperf.training.compliance_rules import rules_of, wanted_keys, with_joint_accuracy
+from director.mlperf.training.compliance_rules import rules_of, wanted_keys
 from director.mlperf.training.log_text import Unread, UnreadableLog
 from director.mlperf.training.official_energy import OfficialEnergy, estimated_watts, node_energy, switch_energy
 from director.mlperf.training.physical_energy import PhysicalEnergy, energy_inside
