@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_inference import GOLDEN, golden, needs_golden
 from made_session import made_clock, made_manifest, made_stream
 
 from director.answers.results import write_results
 from director.session.manifest import PhaseSource
 from drivers.replay.spl_trace import open_spl
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "inference"
 ORIGIN_NS = 1_000_000_000_000
 
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden logs (../shared/golden) are not here")
-
-
-def golden() -> list[dict[str, str]]:
-    if not GOLDEN.is_dir():
-        return []
-    with (GOLDEN / "golden.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+pytestmark = needs_golden
 
 
 @pytest.mark.parametrize("row", golden(), ids=lambda row: str(row["dev_name"]))

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from golden_inference import SESSIONS, golden, needs_golden
 
 from director.answers.summary import Summary
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "inference"
 QUICK = ["v10-agx-bert-singlestream", "v41-h200x8-resnet50-offline", "v10-dgxstation-bert-offline-minus2"]
 
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden logs (../shared/golden) are not here")
+pytestmark = needs_golden
 
 
 def sessions() -> list[object]:
-    names = sorted(p.name for p in (GOLDEN / "sessions").glob("*")) if GOLDEN.is_dir() else []
+    names = sorted(p.name for p in SESSIONS.glob("*")) if SESSIONS.is_dir() else []
     return [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.long], id=n) for n in names]
 
 
 def published(name: str) -> tuple[float, float]:
     """Average watts of all positive samples inside the window, and the window's seconds, by the official code."""
-    with (GOLDEN / "golden.csv").open(newline="") as file:
-        row = next(r for r in csv.DictReader(file) if r["dev_name"] == name)
+    row = next(r for r in golden() if r["dev_name"] == name)
     return float(row["run_1_avg_W_v4_1_positive_samples"]), float(row["run_1_duration_s"])
 
 
 @pytest.mark.parametrize("name", sessions())
 def test_replay_gives_the_energy_that_the_logs_hold(name: str, tmp_path: Path) -> None:
-    run = GOLDEN / "sessions" / name / "run_1"
+    run = SESSIONS / name / "run_1"
     command = [sys.executable, "-m", "director.cli", "run", "--output", str(tmp_path / "session")]
     command += ["--replay", str(run / "spl.txt"), "--replay-speed", "1000"]
     command += ["--loadgen", str(run / "mlperf_log_detail.txt")]

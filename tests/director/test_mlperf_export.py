@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from golden_inference import GOLDEN, needs_golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_session import HOST, WALL_ORIGIN_NS, made_clock, made_manifest, made_stream
@@ -34,7 +35,6 @@ from drivers.contract import Accuracy, Channel, Status
 
 NS = 1_000_000_000
 ORIGIN_MS = WALL_ORIGIN_NS // 1_000_000
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "inference"
 METER = Channel(
     name="meter/wall/power",
     device="wall",
@@ -345,7 +345,6 @@ def test_a_damaged_log_of_ptdaemon_raises_what_is_told(tmp_path: Path, damage: l
     assert bool(name) == bool(mine) and len(mine) <= len(messages) <= 15
 
 
-golden_only = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden logs (../shared/golden) are not here")
 V41 = "v41-untether-resnet50-singlestream"
 
 
@@ -359,7 +358,7 @@ def measured(tmp_path: Path, golden: Path) -> list[Path]:
     return [tmp_path / "ranging", tmp_path / "run_1"]
 
 
-@golden_only
+@needs_golden
 def test_an_inference_folder_fails_the_official_checks_of_the_scripts_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -386,7 +385,7 @@ def test_an_inference_folder_fails_the_official_checks_of_the_scripts_alone(
     assert not (tmp_path / "x").exists()
 
 
-@golden_only
+@needs_golden
 @pytest.mark.parametrize("name", [V41, "v41-h200x8-resnet50-offline", "v10-agx-bert-singlestream"])
 def test_messages_read_back_are_those_that_the_official_server_noted(name: str) -> None:
     power = GOLDEN / "sessions" / name / "power"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_inference import SESSIONS, needs_golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_power_session import made_run, sample_line, stamp
@@ -20,7 +21,6 @@ from director.mlperf.inference.sample_log import SampleLog, Window, stamp_us
 from director.mlperf.inference.session_score import SessionScore, score_session
 from director.mlperf.inference.text_blocks import NoLog, text_blocks
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "inference" / "sessions"
 QUIET = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -272,13 +272,15 @@ def test_blocks_hold_the_lines_of_the_file(tmp_path: Path, cut: int, data: st.Da
     assert number == len(lines) + 1
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden logs (../shared/golden) are not here")
+@needs_golden
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_real_logs(tmp_path: Path, data: st.DataObject) -> None:
     run = tmp_path / "run_1"
     run.mkdir(exist_ok=True)
-    source = GOLDEN / data.draw(st.sampled_from(["v41-h200x8-resnet50-offline", "v10-agx-bert-singlestream"])) / "run_1"
+    source = (
+        SESSIONS / data.draw(st.sampled_from(["v41-h200x8-resnet50-offline", "v10-agx-bert-singlestream"])) / "run_1"
+    )
     for name in ("spl.txt", "mlperf_log_detail.txt"):
         text = bytearray((source / name).read_bytes())
         for _ in range(data.draw(st.integers(0, 4))):

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
+from golden_inference import GOLDEN, golden, needs_golden
 
 from director.mlperf.finding import InferenceSession, find
 from director.mlperf.inference.rules import RULES
 from director.mlperf.inference.session_score import SessionScore, score_session
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "inference"
-
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden logs (../shared/golden) are not here")
-
-
-def golden() -> list[dict[str, str]]:
-    if not GOLDEN.is_dir():
-        return []
-    with (GOLDEN / "golden.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+pytestmark = needs_golden
 
 
 def session(row: dict[str, str], top: Path) -> InferenceSession:

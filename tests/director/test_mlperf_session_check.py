@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from golden_inference import SESSIONS, golden, needs_golden
 
 from director.cli import main
 from director.mlperf.inference.check_session import check_session
@@ -16,20 +16,11 @@ from director.mlperf.inference.checker_versions import CHECKERS
 from director.mlperf.inference.official_checks import CheckResult, official_checks
 from director.mlperf.inference.strict_checks import strict_checks
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "inference"
-SESSIONS = GOLDEN / "sessions"
 GOOD = "v41-untether-resnet50-singlestream"
 COLUMNS = {"1.0": "813b60b", "4.1": "inf_v4_1", "6.1": "head"}
 V1_0, V4_1, V6_1 = CHECKERS
 
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden logs (../shared/golden) are not here")
-
-
-def golden() -> list[dict[str, str]]:
-    if not GOLDEN.is_dir():
-        return []
-    with (GOLDEN / "golden.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+pytestmark = needs_golden
 
 
 @pytest.mark.parametrize("row", golden(), ids=lambda row: str(row["dev_name"]))

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_gpu_training import PEAK_WATTS, SPIKE_SHARE, made_gpu_training
+from made_meter_session import MARKS, ORIGIN_NS, S, at, made_hostile, meter
 from made_session import made_manifest, made_marks, made_stream
 
 from director.answers.metrics import session_metrics
@@ -35,12 +36,9 @@ from director.report_page.plot_data import Envelope, plot_data
 from director.running.run_options import ReportOptions
 from director.running.series import report_series
 from director.session.files import load_manifest
-from director.session.manifest import Factors, PhaseSource
-from drivers.contract import Accuracy, Channel, Status
+from director.session.manifest import Factors
+from drivers.contract import Channel, Status
 
-S = 1_000_000_000
-ORIGIN = 1000 * S
-MARKS = [PhaseSource(kind="marks", file="marks")]
 HOSTILE = [
     "<script>window.hacked = 1</script>",
     "</script><img src=x onerror='window.hacked = 2'>",
@@ -78,31 +76,10 @@ class Elements(HTMLParser):
             self.text += data
 
 
-def at(seconds: float) -> int:
-    return ORIGIN + round(seconds * S)
-
-
-def meter(device: str = "meter", **more: Any) -> Channel:
-    """A meter that gives, each second, the mean of the second before."""
-    known: dict[str, Any] = {
-        "name": f"made/{device}/power",
-        "device": device,
-        "quantity": "power",
-        "unit": "W",
-        "kind": "gauge",
-        "scope": "wall",
-        "update_period_s": 1.0,
-        "window_s": 1.0,
-        "stamped": True,
-        "accuracy": Accuracy(reading_fraction=0.01),
-    }
-    return Channel(**{**known, **more})
-
-
 def each_second(session: Path, watts: Any, *, channel: Channel | None = None, keep: Any = None) -> Any:
     """A stream of one reading a second: value i stands for the second that begins at i."""
     values = np.asarray(watts, dtype=float)
-    t_ns = ORIGIN + (np.arange(len(values)) + 1) * S
+    t_ns = ORIGIN_NS + (np.arange(len(values)) + 1) * S
     if keep is not None:
         values, t_ns = values[keep], t_ns[keep]
     return made_stream(session, [channel or meter()], t_ns, [values], rate_hz=1.0)
@@ -168,7 +145,7 @@ def test_what_the_wall_sees_and_no_device_explains_is_its_own_bar(tmp_path: Path
     gpu = made_stream(
         tmp_path,
         [meter("gpu0", scope="gpu")],
-        ORIGIN + (np.arange(20) + 1) * S,
+        ORIGIN_NS + (np.arange(20) + 1) * S,
         [np.full(20, 180.0)],
         rate_hz=1.0,
         number=1,
@@ -237,7 +214,7 @@ def test_a_gap_of_three_hours_and_missing_readings_are_nothing_and_not_zero(tmp_
     keep = (t < 3600) | (t >= 4 * 3600)
     status = np.where((t > 1000) & (t < 1200), Status.MISSING, Status.NEW).astype(np.uint8)[keep]
     watts = np.where(status == Status.MISSING, np.nan, 250.0)
-    file = made_stream(tmp_path, [meter()], ORIGIN + (t[keep] + 1) * S, [watts], rate_hz=1.0, statuses=[status])
+    file = made_stream(tmp_path, [meter()], ORIGIN_NS + (t[keep] + 1) * S, [watts], rate_hz=1.0, statuses=[status])
     manifest = made_manifest(tmp_path, [file], (at(0), at(n)))
     (envelope,) = plot_data(tmp_path, manifest).power
     middle = envelope.middle_s
@@ -305,23 +282,9 @@ def test_embedded_json_cannot_end_its_element(content: object) -> None:
 
 
 def test_hostile_names_are_shown_and_not_run(tmp_path: Path) -> None:
-    channels = [meter(name.replace("/", "-"), scope="gpu", model=name) for name in HOSTILE]
-    t_ns = ORIGIN + (np.arange(60) + 1) * S
-    file = made_stream(tmp_path, channels, t_ns, [np.full(60, 50.0)] * len(channels), rate_hz=1.0)
-    made_marks(tmp_path, [(name, at(i), at(i + 5)) for i, name in enumerate(HOSTILE)])
-    manifest = made_manifest(
-        tmp_path,
-        [file],
-        (at(0), at(60)),
-        phase_sources=MARKS,
-        label=HOSTILE[1],
-        missing=HOSTILE,
-        environment={"A": HOSTILE[0]},
-    )
-    assert manifest.workload is not None
-    workload = msgspec.structs.replace(manifest.workload, argv=["sh", *HOSTILE], cwd=HOSTILE[0])
-    summary = msgspec.structs.replace(write_results(tmp_path), command=workload.argv)
-    manifest = msgspec.structs.replace(manifest, workload=workload)
+    made_hostile(tmp_path, HOSTILE)
+    manifest = load_manifest(tmp_path)
+    summary = write_results(tmp_path)
     text = write_page(tmp_path, manifest, summary).read_text(encoding="utf-8")
     elements = Elements(text)
     assert [tag for tag, _ in elements.found].count("script") == 4
@@ -370,8 +333,8 @@ def phase_table(begin_s: np.ndarray, end_s: np.ndarray, names: list[str]) -> Pha
     """The whole first, then phases of one lane and one depth."""
     n = len(begin_s)
     return PhaseTable(
-        begin_ns=ORIGIN + np.rint(np.append(0, begin_s) * S).astype(np.int64),
-        end_ns=ORIGIN + np.rint(np.append(1000, end_s) * S).astype(np.int64),
+        begin_ns=ORIGIN_NS + np.rint(np.append(0, begin_s) * S).astype(np.int64),
+        end_ns=ORIGIN_NS + np.rint(np.append(1000, end_s) * S).astype(np.int64),
         name_code=np.append(0, 1 + np.arange(n) % len(names)).astype(np.int32),
         index=np.full(n + 1, -1),
         parent=np.full(n + 1, -1),
@@ -389,7 +352,7 @@ def phase_table(begin_s: np.ndarray, end_s: np.ndarray, names: list[str]) -> Pha
 def test_a_hundred_thousand_phases_have_room(tmp_path: Path) -> None:
     edges = np.linspace(1, 999, 100_001)
     write_phases(tmp_path / "phases.parquet", phase_table(edges[:-1], edges[1:], [f"n{i}" for i in range(50_000)]))
-    strip = phase_strip(tmp_path, ORIGIN)
+    strip = phase_strip(tmp_path, ORIGIN_NS)
     assert len(strip.rows) <= MOST_ROWS and all(len(row) <= 2 * MOST_BLOCKS + 1 for row in strip.rows)
     assert sum(block.count for row in strip.rows[1:] for block in row) == 100_000
     assert strip.rows[1][0].begin_s == pytest.approx(1.0) and strip.rows[1][-1].end_s == pytest.approx(999.0)
@@ -399,13 +362,13 @@ def test_a_long_phase_stands_alone_among_short_ones(tmp_path: Path) -> None:
     short = 500 + np.arange(4000) / 10
     table = phase_table(np.append(1, short), np.append(500, short + 0.05), ["only"])
     write_phases(tmp_path / "phases.parquet", table)
-    first, *rest = phase_strip(tmp_path, ORIGIN).rows[1]
+    first, *rest = phase_strip(tmp_path, ORIGIN_NS).rows[1]
     assert (first.count, first.begin_s, first.end_s) == (1, 1.0, pytest.approx(500.0))
     assert sum(block.count for block in rest) == 4000 and {block.name for block in rest} == {"only"}
 
 
 def test_a_reading_at_an_odd_instant_does_not_squeeze_the_rest(tmp_path: Path) -> None:
-    t_ns = np.concatenate((ORIGIN + np.arange(60) * S, [ORIGIN + 10**9 * S]))
+    t_ns = np.concatenate((ORIGIN_NS + np.arange(60) * S, [ORIGIN_NS + 10**9 * S]))
     file = made_stream(tmp_path, [meter()], t_ns, [np.full(61, 10.0)], rate_hz=1.0)
     data = plot_data(tmp_path, made_manifest(tmp_path, [file], (at(0), at(60))))
     assert data.end_ns == 120 * S

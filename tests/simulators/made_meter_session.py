@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def at(seconds: float) -> int:
     return ORIGIN_NS + round(seconds * S)
 
 
-def meter(device: str, **more: Any) -> Channel:
+def meter(device: str = "meter", **more: Any) -> Channel:
     """Gives, each second, the mean of the second before; within 1 % of what it reads."""
     known: dict[str, Any] = {
         "name": f"made/{device}/power",
@@ -56,7 +57,7 @@ def readings(session: Path, watts: Any, channel: Channel | None = None, number: 
     values = np.asarray(watts, dtype=float)
     status = np.where(np.isnan(values), Status.MISSING, Status.NEW).astype(np.uint8)
     t_ns = ORIGIN_NS + (np.arange(len(values)) + 1) * S
-    given = channel or meter("meter")
+    given = channel or meter()
     return made_stream(session, [given], t_ns, [values], rate_hz=1.0, statuses=[status], number=number)
 
 
@@ -69,23 +70,23 @@ def made_training(session: Path, run_s: float = 30.0) -> Path:
     return session
 
 
-def made_hostile(session: Path) -> Path:
+def made_hostile(session: Path, names: Sequence[str] = HOSTILE) -> Path:
     """Label, phases, devices, warnings and command are text that means something to Markdown, HTML or a spreadsheet."""
-    channels = [meter(name.replace("/", "-"), scope="gpu", model=name) for name in HOSTILE]
+    channels = [meter(name.replace("/", "-"), scope="gpu", model=name) for name in names]
     t_ns = ORIGIN_NS + (np.arange(60) + 1) * S
     file = made_stream(session, channels, t_ns, [np.full(60, 50.0)] * len(channels), rate_hz=1.0)
-    made_marks(session, [(name, at(i), at(i + 5)) for i, name in enumerate(HOSTILE)])
+    made_marks(session, [(name, at(i), at(i + 5)) for i, name in enumerate(names)])
     manifest = made_manifest(
         session,
         [file],
         (at(0), at(60)),
         phase_sources=MARKS,
-        label=HOSTILE[1],
-        missing=HOSTILE,
-        environment={"A": HOSTILE[0]},
+        label=names[1],
+        missing=list(names),
+        environment={"A": names[0]},
     )
     assert manifest.workload is not None
-    workload = msgspec.structs.replace(manifest.workload, argv=["sh", *HOSTILE], cwd=HOSTILE[0])
+    workload = msgspec.structs.replace(manifest.workload, argv=["sh", *names], cwd=names[0])
     store_manifest(session, msgspec.structs.replace(manifest, workload=workload))
     return session
 
