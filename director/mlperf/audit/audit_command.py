@@ -21,8 +21,8 @@ from rich.text import Text
 from director.mlperf.audit.findings import SEVERITIES, Finding, finding
 from director.mlperf.audit.inference import audit_session
 from director.mlperf.audit.training import audit_benchmark
+from director.mlperf.difference import plain
 from director.mlperf.finding import InferenceSession, TrainingBenchmark, Unreadable, find
-from director.mlperf.training.scoring import plain
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from director.mlperf.difference import plain
 from director.mlperf.finding import InferenceSession, find
 from director.mlperf.inference.checker_versions import CHECKERS, CheckerVersion, checker_of_round, checker_that_fits
 from director.mlperf.inference.official_checks import CheckResult, official_checks
@@ -18,7 +19,6 @@ from director.mlperf.inference.session_files import SERVER, read_description
 from director.mlperf.inference.session_score import ptd_version
 from director.mlperf.inference.strict_checks import strict_checks
 from director.mlperf.inference.text_blocks import NoLog
-from director.mlperf.training.scoring import plain
 
 _STYLES = {"pass": "green", "WARN": "yellow", "FAIL": "bold red"}
 

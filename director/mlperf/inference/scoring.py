@@ -10,12 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from director.answers.number_text import figure_text
+from director.mlperf.difference import cause_text, plain
 from director.mlperf.finding import InferenceSession
 from director.mlperf.inference.rules import RULES
 from director.mlperf.inference.session_score import SessionScore, score_session
 from director.mlperf.scoring import Job, Row
-from director.mlperf.training.causes import cause_text
-from director.mlperf.training.scoring import plain
 
 _COLUMNS = (
     *("kind", "submitter", "system", "benchmark", "scenario", "log_scenario", "inferred", "round", "performance_key"),

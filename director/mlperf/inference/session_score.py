@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from director.mlperf.difference import Cause
 from director.mlperf.finding import InferenceSession
 from director.mlperf.inference.detail_log import DetailLog, read_detail_log
 from director.mlperf.inference.physical import Physical, meter_accuracy, physical_energy, summed
@@ -16,7 +17,6 @@ from director.mlperf.inference.rules import RULES, Rules, performance, power_met
 from director.mlperf.inference.sample_log import SampleLog, Samples, Window, stamp_us
 from director.mlperf.inference.session_files import CLIENT, SERVER, analyzer_logs, read_description
 from director.mlperf.inference.text_blocks import NoLog
-from director.mlperf.training.causes import Cause
 
 _HALF_HOUR_US = 1_800_000_000
 _MOST_SHIFT_US = 26 * _HALF_HOUR_US * 2

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from director.mlperf.difference import Cause
 from director.mlperf.finding import TrainingBenchmark
-from director.mlperf.training.causes import Cause
 from director.mlperf.training.compliance_rules import ROUNDS
 from director.mlperf.training.run_score import RunScore, difference
 from director.phases.sources.log_lines import finite

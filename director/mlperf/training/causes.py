@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from director.mlperf.difference import Cause
 from director.mlperf.training.official_energy import OfficialEnergy, window_mean_watts
 from director.mlperf.training.physical_energy import PhysicalEnergy
 from director.mlperf.training.power_log import PowerLog
@@ -15,18 +15,8 @@ from director.mlperf.training.power_log import PowerLog
 if TYPE_CHECKING:
     from director.mlperf.training.run_score import LogScore
 
-LEAST_SHARE = 0.0005  # of the physical energy; smaller causes are not told
 _AT_RUN_EDGE_MS = 500.0
 _FULL_COVERAGE = 0.995
-
-
-@dataclass
-class Cause:
-    """A part of official − physical energy."""
-
-    kind: str  # "window", "readings", "switch" or "scaling"
-    joules: float
-    text: str
 
 
 def node_causes(
@@ -52,15 +42,6 @@ def switch_cause(switches: Sequence[LogScore]) -> list[Cause]:
         return []
     names = ", ".join(log.name for log in switches)
     return [Cause("switch", joules, f"the power measured in {names} does not count, only a stated one would")]
-
-
-def cause_text(causes: Sequence[Cause], physical_joules: float | None) -> str:
-    """The causes that matter, largest first, each with its share of the physical energy."""
-    if not physical_joules:
-        return ""
-    shares = sorted(((cause.joules / physical_joules, cause.text) for cause in causes), key=lambda c: -abs(c[0]))
-    told = [f"{share:+.2%} {text}" for share, text in shares if abs(share) >= LEAST_SHARE]
-    return "; ".join(told) or "none above 0.05 %"
 
 
 def _window_text(official: Sequence[OfficialEnergy], run_ms: tuple[float, float]) -> str:

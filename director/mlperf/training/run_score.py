@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from director.mlperf.training.causes import Cause, node_causes, switch_cause
+from director.mlperf.difference import Cause
+from director.mlperf.training.causes import node_causes, switch_cause
 from director.mlperf.training.closed_rules import with_joint_accuracy
 from director.mlperf.training.compliance import problems
 from director.mlperf.training.compliance_rules import rules_of, wanted_keys

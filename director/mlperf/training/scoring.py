@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from director.answers.number_text import figure_text
+from director.mlperf.difference import Cause, cause_text, plain
 from director.mlperf.finding import TrainingBenchmark
 from director.mlperf.scoring import Job, Row
 from director.mlperf.training.benchmark_score import BenchmarkScore, rounds_to_score, score_benchmark
-from director.mlperf.training.causes import Cause, cause_text
 from director.mlperf.training.compliance_rules import ROUNDS
 from director.mlperf.training.run_score import RunScore, score_run
 
@@ -290,8 +290,3 @@ def _common_prefix(names: Sequence[str]) -> str:
     """What all names begin with, but no digits of a number that differs; "" where a name would be all of it."""
     prefix = os.path.commonprefix(names).rstrip("0123456789") if len(names) > 1 else ""  # noqa: RUF071 (no paths)
     return prefix if all(len(name) > len(prefix) for name in names) else ""
-
-
-def plain(text: str) -> str:
-    """Text that others wrote, without characters that move the cursor."""
-    return "".join(c if c.isprintable() else "�" for c in text)
