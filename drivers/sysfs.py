@@ -72,8 +72,7 @@ class NumberFile:
         if not raw:
             self.trouble = "the file is empty"
             return 0, Status.MISSING
-        # The first way is the kernel's usual one, and the quicker.
-        value = int(raw) if raw[:-1].isdigit() and raw[-1:] == b"\n" else parse_integer(raw)
+        value = parse_integer(raw)
         if value is None or not self.lowest <= value <= self.highest:
             return 0, Status.INVALID
         return value, Status.NEW

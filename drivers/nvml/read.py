@@ -67,12 +67,12 @@ class FieldBlock:
             part._array = type(part._array).from_buffer(self._memory, offset)
         self._calls = [partial(part._call, part._array) for part in parts]
         _, entries = self.take()
-        self._types = tuple(value_type for value_type, _, _ in _ENTRY.iter_unpack(entries))
-        known = all(value_type < len(_VALUE) for value_type in self._types)
-        values = "".join("32x" + _VALUE[t].format.lstrip("=") for t in self._types) if known else ""
+        types = tuple(value_type for value_type, _, _ in _ENTRY.iter_unpack(entries))
+        known = all(value_type < len(_VALUE) for value_type in types)
+        values = "".join("32x" + _VALUE[t].format.lstrip("=") for t in types) if known else ""
         self._values = Struct("=" + values) if known else None
-        self._heads = Struct("=" + "24xIi8x" * len(self._types))
-        self._plain_heads = tuple(number for value_type in self._types for number in (value_type, 0))
+        self._heads = Struct("=" + "24xIi8x" * len(types))
+        self._plain_heads = tuple(number for value_type in types for number in (value_type, 0))
 
     def take(self) -> Block:
         """Ask for every field."""
