@@ -151,6 +151,7 @@ class DriverOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver is opened with. Roots and clocks come in here, so that tests bring their own."""
 
     root: Path = Path("/")  # of /sys, /proc and /dev
+    instance: str = ""  # which of several devices of this kind, as the user calls it: "rack1" of "yokogawa:rack1"
     settings: Mapping[str, str] = {}  # the user's words for this driver: {"idle_watts": "40"}
     clock_ns: Callable[[], int] = time.monotonic_ns
     measured_scopes: frozenset[str] = frozenset()  # scopes with power or energy from drivers opened before

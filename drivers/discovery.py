@@ -6,6 +6,7 @@ Another package offers a driver through the entry-point group `power_agent.drive
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from drivers.contract import Driver, DriverOptions, Scope, Unavailable
 
 ENTRY_POINT_GROUP = "power_agent.drivers"
+INSTANCE_NAME = r"[\w-]+"
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
@@ -27,6 +29,8 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "estimate": "drivers.estimate:EstimateDriver",
     }
 )
+# Drivers that open nothing by themselves, by the setting that says where their device is.
+ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path"})
 
 
 @dataclass(frozen=True)
@@ -53,35 +57,45 @@ def open_drivers(
     settings: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> list[Opened | Refused]:
-    """Open the named drivers, or with None all that work by themselves (`replay` only where it is given a `path`).
+    """Open the named drivers, or with None all that work by themselves or are told by `settings` where their device is.
 
-    A driver that cannot be used is an answer here, never an exception. `estimate` comes last, because it may only
-    fill the gaps that measurements leave.
+    A name is that of a kind of device, or KIND:INSTANCE, as in `yokogawa:rack1`: one of several devices of a kind,
+    with settings of its own. A driver that cannot be used is an answer here, never an exception. `estimate` comes last,
+    because it may only fill the gaps that measurements leave.
     """
     places, results = _known_drivers()
     if names is None:
-        names = [name for name in places if name != "replay" or "path" in settings.get("replay", {})]
+        names = [kind for kind in places if kind not in ADDRESSED or ADDRESSED[kind] in settings.get(kind, {})]
+        names += [name for name in settings if ":" in name]
     else:
         results = [refused for refused in results if refused.name in names]
     for name in sorted(dict.fromkeys(names), key=lambda name: name == "estimate"):
-        if name not in places:
+        kind, instance = _parted(name)
+        if kind not in places:
             results.append(_unknown(name, list(places)))
             continue
         opened_before = [result for result in results if isinstance(result, Opened)]
         options = DriverOptions(
             root=root,
+            instance=instance,
             settings=settings.get(name, {}),
             clock_ns=clock_ns,
             measured_scopes=_measured_scopes(opened_before),
         )
-        results.append(_open(name, places[name], options, opened_before))
+        results.append(_open(name, places[kind], options, opened_before))
     return results
 
 
 def find_unknown(names: Iterable[str]) -> Refused | None:
     """The first name that no driver has, and what it may have been meant to be."""
     places, _ = _known_drivers()
-    return next((_unknown(name, list(places)) for name in names if name not in places), None)
+    return next((_unknown(name, list(places)) for name in names if _parted(name)[0] not in places), None)
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Kind and instance of a driver's name; a name of another form is a kind that nobody knows."""
+    kind, colon, instance = name.partition(":")
+    return (kind, instance) if not colon or re.fullmatch(INSTANCE_NAME, instance) else (name, "")
 
 
 def _known_drivers() -> tuple[dict[str, str | EntryPoint], list[Opened | Refused]]:

@@ -146,6 +146,22 @@ def test_a_driver_cannot_take_a_name_that_is_taken(install: Install) -> None:
     assert real.reason == "no trace is named"
 
 
+def test_several_devices_of_a_kind_have_their_own_names_and_settings(install: Install, tmp_path: Path) -> None:
+    install("meter", DRIVER.format(name="meter", channel="{}", scope="wall", action="return cls(options)").replace(
+        "def __init__(self):\n        self.groups = (Power(),)",
+        "def __init__(self, options):\n        power = Power()\n        power.channels = (Channel(name=f'meter:"
+        "{options.instance}/d/power', device='d', quantity='power', unit='W', kind='gauge', scope='wall'),)\n"
+        "        self.groups = (power,)\n        self.settings = options.settings",
+    ))  # fmt: skip
+    settings = {"meter:left": {"address": "a"}, "meter:right": {"address": "b"}}
+    results = open_drivers(["meter:left", "meter:right", "meter:no such"], settings=settings)
+    opened = [result for result in results if isinstance(result, Opened)]
+    assert [(result.name, result.driver.settings) for result in opened] == list(settings.items())  # type: ignore[attr-defined]
+    assert [result.name for result in results if isinstance(result, Refused)] == ["meter:no such"]
+    by_settings = [result.name for result in open_drivers(None, root=tmp_path, settings=settings) if ":" in result.name]
+    assert by_settings == list(settings)
+
+
 def test_a_name_given_twice_is_opened_once(install: Install) -> None:
     install("meter")
     assert len(open_drivers(["meter", "meter"])) == 1
