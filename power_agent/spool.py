@@ -22,7 +22,7 @@ from power_agent.row_format import row_struct
 
 T = TypeVar("T")
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE streams(id INTEGER PRIMARY KEY, json BLOB NOT NULL);
 CREATE TABLE batches(seq INTEGER PRIMARY KEY, stream INTEGER NOT NULL, rows INTEGER NOT NULL, crc32 INTEGER NOT NULL,
@@ -33,6 +33,7 @@ CREATE TABLE ticks(stream INTEGER PRIMARY KEY, json BLOB NOT NULL);
 CREATE TABLE events(t_ns INTEGER NOT NULL, level TEXT NOT NULL, source TEXT NOT NULL, text TEXT NOT NULL,
                     count INTEGER NOT NULL, PRIMARY KEY(source, text));
 """
+MAX_BATCH_BYTES = 1 << 20  # of rows in one batch: more are written as several
 _MAX_WAL_BYTES = 8 << 20
 _BUSY_S = 0.5  # to wait at the end for those who read
 
@@ -46,6 +47,16 @@ class Batch(NamedTuple):
 
     stream: int
     rows: int
+    payload: bytes
+
+
+class NumberedBatch(NamedTuple):
+    """A batch as it stands in the spool."""
+
+    seq: int
+    stream: int
+    rows: int
+    crc32: int
     payload: bytes
 
 
@@ -70,12 +81,12 @@ class SpoolWriter:
             self._database.execute("PRAGMA wal_autocheckpoint = 1000")  # pages: every 4 MB, one or two a minute
             self._database.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
             if not resume:
-                self._database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+                self._database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
         except FileExistsError:
             raise SpoolUnwritable(f"{path} is there already; name a new file, so that no readings mix") from None
         except (OSError, sqlite3.Error) as error:
             raise SpoolUnwritable(
-                f"cannot {'go on in' if resume else 'create'} {path}: {error}; {_advice(error)}"
+                f"cannot {'go on in' if resume else 'create'} {path}: {error}; {advice(error)}"
             ) from error
         self.write(meta={"spool_version": str(SPOOL_VERSION), **meta})
 
@@ -101,7 +112,11 @@ class SpoolWriter:
             execute_many("INSERT INTO streams VALUES(?, ?)", [(stream.id, encode(stream)) for stream in streams])
             execute_many(
                 "INSERT INTO batches(stream, rows, crc32, payload) VALUES(?, ?, ?, ?)",
-                [(batch.stream, batch.rows, zlib.crc32(batch.payload), batch.payload) for batch in batches],
+                [
+                    (part.stream, part.rows, zlib.crc32(part.payload), part.payload)
+                    for batch in batches
+                    for part in _parts(batch)
+                ],
             )
             execute_many("INSERT OR REPLACE INTO clock VALUES(?, ?, ?)", clock)
             execute_many("INSERT OR REPLACE INTO ticks VALUES(?, ?)", [(tick.stream, encode(tick)) for tick in ticks])
@@ -111,7 +126,7 @@ class SpoolWriter:
         except sqlite3.Error as error:
             if self._database.in_transaction:
                 execute("ROLLBACK")
-            raise SpoolUnwritable(f"cannot write {self.path}: {error}; {_advice(error)}") from error
+            raise SpoolUnwritable(f"cannot write {self.path}: {error}; {advice(error)}") from error
 
     def close(self) -> None:
         """Bring everything into the one file and close it; on a full disk a part stays in the `-wal` file beside it."""
@@ -121,6 +136,18 @@ class SpoolWriter:
             self._database.execute("PRAGMA journal_mode = DELETE")
         with suppress(sqlite3.Error):
             self._database.close()
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    """The batch, or where it is long, several with some of its rows each."""
+    row_size = max(1, len(batch.payload) // max(1, batch.rows))
+    most_rows = max(1, MAX_BATCH_BYTES // row_size)
+    if batch.rows <= most_rows:
+        yield batch
+        return
+    for first in range(0, batch.rows, most_rows):
+        rows = min(most_rows, batch.rows - first)
+        yield Batch(batch.stream, rows, batch.payload[first * row_size : (first + rows) * row_size])
 
 
 class SpoolDamaged(Exception):
@@ -141,7 +168,10 @@ class SpoolReader:
         if not path.is_file():
             raise SpoolDamaged(f"there is no spool at {path}; was the sampler started, and the file not moved?")
         with self._reading("the file"):
-            self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            # One thread at a time reads; which one, its owner sees to.
+            self._database = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            )
             try:
                 self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             except sqlite3.DatabaseError:
@@ -184,10 +214,26 @@ class SpoolReader:
             else:
                 self.damaged[stream_id] += 1
 
+    def batches_after(self, seq: int, count: int) -> list[NumberedBatch]:
+        """Up to `count` batches of all streams with higher numbers than `seq`, in the order of writing, unchecked."""
+        with self._reading("table batches"):
+            rows = self._database.execute(
+                "SELECT seq, stream, rows, crc32, payload FROM batches WHERE seq > ? ORDER BY seq LIMIT ?", (seq, count)
+            )
+            return [NumberedBatch(*row) for row in rows]
+
     def clock(self) -> list[ClockPair]:
         """Pairs of the monotonic and the wall clock, in the order of time."""
+        return self.clock_after(-(2**63), -1)
+
+    def clock_after(self, monotonic_ns: int, count: int) -> list[ClockPair]:
+        """The same, after an instant, and no more than `count` (-1: all)."""
         with self._reading("table clock"):
-            rows = self._database.execute("SELECT monotonic_ns, wall_ns, bracket_ns FROM clock ORDER BY monotonic_ns")
+            rows = self._database.execute(
+                "SELECT monotonic_ns, wall_ns, bracket_ns FROM clock WHERE monotonic_ns > ? "
+                "ORDER BY monotonic_ns LIMIT ?",
+                (monotonic_ns, count),
+            )
             return [ClockPair(*row) for row in rows]
 
     def ticks(self) -> list[TickCount]:
@@ -241,7 +287,8 @@ class SpoolReader:
             ) from error
 
 
-def _advice(error: Exception) -> str:
+def advice(error: Exception) -> str:
+    """What to do about a spool that cannot be written."""
     text = str(error)
     if "full" in text or "disk I/O" in text or "No space" in text or "too large" in text:
         return "free some space on this disk (or lift its quota or limit); sampling resumes writing by itself"

@@ -12,7 +12,6 @@ import msgspec
 
 from power_agent.wire import messages
 
-MAX_BATCH_BYTES: Final = 1 << 20  # of the payload of a BatchFrame
 MAX_CHUNK_BYTES: Final = 1 << 18  # of the content of a FileChunk
 MAX_FRAME_BYTES: Final = 2 << 20  # of any message; set as ZMQ_MAXMSGSIZE, so that a longer one ends its connection
 MAX_CLOCK_FRAME_BYTES: Final = 1024
@@ -33,7 +32,7 @@ class FrameDecoder(Generic[M]):
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(union)
         self._limit_bytes = limit_bytes
 
-    def decode(self, frame: bytes) -> M:
+    def decode(self, frame: bytes | memoryview) -> M:
         """The message in a frame.
 
         Raises:
@@ -44,9 +43,9 @@ class FrameDecoder(Generic[M]):
         try:
             return self._decoder.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError, RecursionError) as error:
-            raise BadFrame(f"{type(error).__name__}: {str(error)[:200]}") from None
+            raise BadFrame(f"{type(error).__name__}: {str(error)[:200]!a}") from None
 
-    def decode_parts(self, parts: Sequence[bytes]) -> M:
+    def decode_parts(self, parts: Sequence[bytes | memoryview]) -> M:
         """The message in what `recv_multipart` gave, without a routing id.
 
         Raises:

@@ -193,7 +193,7 @@ class BatchFrame(_Message, frozen=True, kw_only=True):
     stream: Count
     rows: Annotated[int, Meta(ge=1, le=2**31)]
     crc32: Annotated[int, Meta(ge=0, le=2**32 - 1)]  # of the payload
-    payload: bytes  # whole rows, at most MAX_BATCH_BYTES
+    payload: bytes  # whole rows, at most spool.MAX_BATCH_BYTES
 
 
 class ClockPairRow(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,228 @@
+"""One host's part of a session at the director: a copy of its spool under the same batch numbers, and of its files.
+
+The spool's format is that of `power_agent.spool`, so that a session made over the network is read as any other. One
+more table, `files`, says how much of each file is durable.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from director.session.files import spool_path
+from power_agent.messages import SPOOL_VERSION, Stream
+from power_agent.row_format import row_struct
+from power_agent.spool import MAX_BATCH_BYTES, SCHEMA
+from power_agent.wire.frames import MAX_CHUNK_BYTES
+from power_agent.wire.messages import BatchFrame, FileChunk, StreamsDeclared, TablesUpdate
+
+_FILES = "CREATE TABLE IF NOT EXISTS files(path TEXT PRIMARY KEY, size INTEGER NOT NULL);"
+_MAX_WAL_BYTES = 8 << 20
+MAX_FILES = 10_000
+
+Outcome = Literal["taken", "repeat", "resend"]
+
+
+class NotTaken(Exception):
+    """Something that came does not fit what is here; repeating it does not help. The text says why."""
+
+
+class Replica:
+    """Collects what came with `add_…`, writes it with `write`, and makes it durable when its files are synced.
+
+    After `write` has failed, nothing that was collected is there, and `size_of` and `seq` stand where they stood.
+    """
+
+    def __init__(self, session: Path, host: str) -> None:
+        """Open, or make, the host's spool in a session's directory.
+
+        Raises:
+            OSError, sqlite3.Error: the disk is full or fails.
+        """
+        self._session = session
+        self._host = host
+        path = spool_path(session, host)
+        path.parent.mkdir(exist_ok=True)
+        # synchronous=NORMAL syncs at checkpoints alone; the store syncs the -wal file once for each group of commits.
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        execute = self._database.execute
+        try:
+            execute("PRAGMA journal_mode = WAL")
+            execute("PRAGMA synchronous = NORMAL")
+            execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
+            execute("PRAGMA cache_size = -128")  # KiB: there may be a thousand of these
+            if not execute("SELECT count(*) FROM sqlite_master WHERE name = 'batches'").fetchone()[0]:
+                version = f"INSERT INTO meta VALUES('spool_version', '{SPOOL_VERSION}');"
+                self._database.executescript(f"BEGIN; {SCHEMA} {_FILES} {version} COMMIT;")
+            else:
+                execute(_FILES)
+            self.seq: int = execute("SELECT coalesce(max(seq), 0) FROM batches").fetchone()[0]
+            self.clock_ns: int | None = execute("SELECT max(monotonic_ns) FROM clock").fetchone()[0]
+            self._streams = {
+                number: msgspec.json.decode(json, type=Stream)
+                for number, json in execute("SELECT id, json FROM streams")
+            }
+            self._sizes: dict[str, int] = dict(execute("SELECT path, size FROM files"))
+            self.wal = os.open(path.with_name(path.name + "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            self._database.close()
+            raise
+        self._row_sizes = {number: row_struct(stream.channels).size for number, stream in self._streams.items()}
+        self._added: list[tuple[str, list[tuple[object, ...]]]] = []
+        self._batches: list[tuple[int, int, int, int, bytes]] = []
+        self._chunks: list[FileChunk] = []
+        self._next_seq = self.seq  # the last of those collected
+        self._next_sizes = dict(self._sizes)
+        self.unsynced: list[int] = []  # descriptors of files that were written and not yet synced
+
+    def close(self) -> None:
+        """Release the files; what was not written is forgotten."""
+        for descriptor in (self.wal, *self.unsynced):
+            os.close(descriptor)
+        self._database.close()
+
+    def declare(self, message: StreamsDeclared) -> None:
+        """Learn of streams. What was collected and not written is forgotten: the agent begins anew from `seq`.
+
+        Raises:
+            NotTaken: a stream is another than the one that was declared under its number.
+        """
+        self.forget()
+        new: list[tuple[object, ...]] = []
+        for stream in message.streams:
+            known = self._streams.get(stream.id)
+            if known is not None and known != stream:
+                raise NotTaken(f"stream {stream.id} of {self._host} was declared with other channels before")
+            if known is None:
+                if not (0 <= stream.id < 2**31 and stream.channels):
+                    raise NotTaken(f"stream {stream.id} of {self._host} has no channels or no valid number")
+                new.append((stream.id, msgspec.json.encode(stream)))
+        for stream in message.streams:
+            self._streams[stream.id] = stream
+            self._row_sizes[stream.id] = row_struct(stream.channels).size
+        self._added.append(("INSERT OR IGNORE INTO streams VALUES(?, ?)", new))
+        self._add_meta(message.meta)
+
+    def add_batch(self, message: BatchFrame) -> Outcome:
+        """Collect a batch. "resend": the one before it is missing, or it was damaged on the way.
+
+        Raises:
+            NotTaken: it belongs to no stream that was declared, or is too long.
+        """
+        if message.seq <= self._next_seq:
+            return "repeat"
+        row_size = self._row_sizes.get(message.stream)
+        if row_size is None:
+            raise NotTaken(f"a batch of stream {message.stream} of {self._host}, which was not declared")
+        if len(message.payload) > max(MAX_BATCH_BYTES, row_size):
+            raise NotTaken(f"a batch of {len(message.payload)} bytes from {self._host}; the limit is {MAX_BATCH_BYTES}")
+        if message.previous != self._next_seq or message.rows * row_size != len(message.payload):
+            return "resend"
+        if zlib.crc32(message.payload) != message.crc32:
+            return "resend"
+        self._batches.append((message.seq, message.stream, message.rows, message.crc32, message.payload))
+        self._next_seq = message.seq
+        return "taken"
+
+    def add_tables(self, message: TablesUpdate) -> None:
+        """Collect rows of the small tables."""
+        add = self._added.append
+        add(("INSERT OR REPLACE INTO clock VALUES(?, ?, ?)", [msgspec.structs.astuple(pair) for pair in message.clock]))
+        ticks: list[tuple[object, ...]] = [(tick.stream, msgspec.json.encode(tick)) for tick in message.ticks]
+        add(("INSERT OR REPLACE INTO ticks VALUES(?, ?)", ticks))
+        events: list[tuple[object, ...]] = [
+            (row.event.t_ns, row.event.level, row.event.source, row.event.text, row.count) for row in message.events
+        ]
+        add(("INSERT OR REPLACE INTO events VALUES(?, ?, ?, ?, ?)", events))
+        self._add_meta(message.meta)
+
+    def add_chunk(self, message: FileChunk) -> Outcome:
+        """Collect bytes of a file. "resend": the bytes before them are missing.
+
+        Raises:
+            NotTaken: it is too long, or one of too many files.
+        """
+        size = self._next_sizes.get(message.path, 0)
+        end = message.offset + len(message.content)
+        if len(message.content) > MAX_CHUNK_BYTES:
+            raise NotTaken(f"{len(message.content)} bytes of {message.path} at once; the limit is {MAX_CHUNK_BYTES}")
+        if message.path not in self._next_sizes and len(self._next_sizes) >= MAX_FILES:
+            raise NotTaken(f"{self._host} has more than {MAX_FILES} files in one session")
+        if message.offset > size:
+            return "resend"
+        if end <= size and message.path in self._next_sizes:
+            return "repeat"
+        self._chunks.append(message)
+        self._next_sizes[message.path] = end
+        return "taken"
+
+    def size_of(self, path: str) -> int:
+        """How many bytes of a file are here."""
+        return self._sizes.get(path, 0)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The same for all files."""
+        return dict(self._sizes)
+
+    def forget(self) -> None:
+        """Drop what was collected and not written."""
+        self._added, self._batches, self._chunks = [], [], []
+        self._next_seq = self.seq
+        self._next_sizes = dict(self._sizes)
+
+    def write(self) -> None:
+        """Write all that was collected, in one transaction. It is durable once `wal` and `unsynced` are synced.
+
+        Raises:
+            OSError, sqlite3.Error: the disk is full or fails; nothing was written.
+        """
+        execute, execute_many = self._database.execute, self._database.executemany
+        try:
+            for chunk in self._chunks:
+                self._write_chunk(chunk)
+            execute("BEGIN IMMEDIATE")
+            for statement, rows in self._added:
+                execute_many(statement, rows)
+            execute_many("INSERT OR IGNORE INTO batches VALUES(?, ?, ?, ?, ?)", self._batches)
+            changed = {chunk.path: self._next_sizes[chunk.path] for chunk in self._chunks}
+            execute_many("INSERT OR REPLACE INTO files VALUES(?, ?)", list(changed.items()))
+            execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                execute("ROLLBACK")
+            self.forget()
+            raise
+        self.seq = self._next_seq
+        self._sizes.update(changed)
+        if any("INTO clock" in statement and rows for statement, rows in self._added):
+            self.clock_ns = execute("SELECT max(monotonic_ns) FROM clock").fetchone()[0]
+        self._added, self._batches, self._chunks = [], [], []
+
+    def take_unsynced(self) -> list[int]:
+        """The descriptors of written files, for the caller to sync and close."""
+        taken, self.unsynced = self.unsynced, []
+        return taken
+
+    def _add_meta(self, meta: dict[str, str]) -> None:
+        rows: list[tuple[object, ...]] = [(key, value) for key, value in meta.items() if key != "spool_version"]
+        self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", rows))
+
+    def _write_chunk(self, chunk: FileChunk) -> None:
+        """Write where the chunk belongs: what a crash left beyond the recorded size is written over."""
+        # The message's type allows marks/… and logs/… without "..": see wire.messages.HostFile.
+        kind, _, name = chunk.path.partition("/")
+        path = self._session / kind / self._host / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o644)
+        self.unsynced.append(descriptor)
+        rest, offset = memoryview(chunk.content), chunk.offset
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written

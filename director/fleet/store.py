@@ -1,0 +1,242 @@
+"""The store of running sessions: takes what agents send, makes it durable for many of them at once, then acknowledges.
+
+Nothing is acknowledged before it is on the disk. What comes twice is ignored by its number or offset. A full disk is
+told to the agents, which keep what they have; other sessions and hosts are not touched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from director.fleet.replica import NotTaken, Replica
+from power_agent.wire.messages import (
+    Ack,
+    BatchFrame,
+    BulkFromAgent,
+    BulkFromDirector,
+    BulkRefused,
+    FileChunk,
+    HandOver,
+    StreamsDeclared,
+    TablesUpdate,
+)
+
+FEW_FILES = 8  # so many are synced one by one; for more, one sync of the whole file system is cheaper
+
+Reply = tuple[bytes, BulkFromDirector]  # to which connection, what
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass
+class _Session:
+    directory: Path
+    hosts: frozenset[str] | None  # None: any host
+
+
+@dataclass
+class _Peer:
+    """One host's hand-over of one session, on the connection that spoke last."""
+
+    replica: Replica
+    route: bytes
+    number: int = 0  # of the last TablesUpdate collected
+    answer: bool = False  # an Ack is due though nothing may be new
+    resend: bool = False
+    asked_again: bool = False  # one request to send again is on its way: more would only multiply what comes
+    all_files: bool = False  # tell the sizes of all files, not only of those that changed
+    files: set[str] = field(default_factory=set)  # that changed since the last Ack
+    hand_over: HandOver | None = None
+
+
+class FleetStore:
+    """`take` and `commit` belong to one thread; `admit` and `dismiss` may be called by any."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        """`tell` hears what a person should know: that a disk is full, and that it works again."""
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._sessions: dict[str, _Session] = {}
+        self._peers: dict[tuple[str, str], _Peer] = {}
+        self._touched: dict[tuple[str, str], _Peer] = {}
+        self._failing: set[tuple[str, str]] = set()  # told once, not at each try
+        self.readings_rows = 0  # rows that were made durable
+        self.repeats = 0
+        self.pending_bytes = 0  # collected, and not durable yet
+
+    def admit(self, session: str, directory: Path, hosts: Collection[str] | None = None) -> None:
+        """Take what these hosts send for a session (None: any host) into its directory. Repeated harmlessly."""
+        with self._lock:
+            self._sessions[session] = _Session(directory, None if hosts is None else frozenset(hosts))
+
+    def dismiss(self, session: str) -> None:
+        """Take nothing for this session any more, and let go of its files."""
+        with self._lock:
+            self._sessions.pop(session, None)
+            for key in [key for key in self._peers if key[0] == session]:
+                self._peers.pop(key).replica.close()
+                self._touched.pop(key, None)
+                self._failing.discard(key)
+
+    def take(self, route: bytes, message: BulkFromAgent) -> BulkFromDirector | None:
+        """Collect a message from a connection. Returns a refusal, if any; acknowledgements come from `commit`."""
+        with self._lock:
+            key = (message.session, message.host)
+            try:
+                peer = self._peer(key, route)
+                self._touched[key] = peer
+                self._collect(peer, message)
+            except NotTaken as error:
+                return BulkRefused(session=message.session, reason=str(error)[:2000])
+            except (OSError, sqlite3.Error) as error:
+                return self._refusal(key, error)
+            return None
+
+    def commit(self) -> list[Reply]:
+        """Make all that was collected durable. Returns the acknowledgements, and refusals where that failed."""
+        with self._lock:
+            touched, self._touched, self.pending_bytes = self._touched, {}, 0
+            replies: list[Reply] = []
+            written: list[tuple[tuple[str, str], _Peer]] = []
+            for key, peer in touched.items():
+                try:
+                    peer.replica.write()
+                    written.append((key, peer))
+                except (OSError, sqlite3.Error) as error:
+                    replies.append((peer.route, self._refusal(key, error)))
+            failed = _sync([peer.replica for _, peer in written])
+            for key, peer in written:
+                failure = failed.get(id(peer.replica))
+                if failure is not None:
+                    # What the disk holds is unknown now: read it anew before anything is acknowledged.
+                    self._peers.pop(key).replica.close()
+                    replies.append((peer.route, self._refusal(key, failure)))
+                else:
+                    replies += self._acknowledge(key, peer)
+            return replies
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for session in list(self._sessions):
+            self.dismiss(session)
+
+    def _peer(self, key: tuple[str, str], route: bytes) -> _Peer:
+        name, host = key
+        session = self._sessions.get(name)
+        if session is None:
+            raise NotTaken(f"there is no session {name} at this director now; keep its data, and ask again later")
+        if session.hosts is not None and host not in session.hosts:
+            raise NotTaken(f"the session {name} does not measure {host}")
+        peer = self._peers.get(key)
+        if peer is None:
+            peer = self._peers[key] = _Peer(Replica(session.directory, host), route)
+        elif peer.route != route:
+            peer.route = route
+        return peer
+
+    def _collect(self, peer: _Peer, message: BulkFromAgent) -> None:
+        if isinstance(message, BatchFrame):
+            outcome = peer.replica.add_batch(message)
+            if outcome == "taken":
+                self.pending_bytes += len(message.payload)
+                self.readings_rows += message.rows
+                peer.asked_again = False
+            self._note(peer, outcome)
+        elif isinstance(message, FileChunk):
+            outcome = peer.replica.add_chunk(message)
+            if outcome == "taken":
+                self.pending_bytes += len(message.content)
+                peer.files.add(message.path)
+            self._note(peer, outcome)
+        elif isinstance(message, TablesUpdate):
+            peer.replica.add_tables(message)
+            peer.number = message.number
+        elif isinstance(message, StreamsDeclared):
+            peer.replica.declare(message)
+            peer.number, peer.hand_over, peer.asked_again = 0, None, False
+            peer.all_files = True
+        else:
+            peer.hand_over = message
+        peer.answer = True
+
+    def _note(self, peer: _Peer, outcome: str) -> None:
+        if outcome == "repeat":
+            self.repeats += 1
+        elif outcome == "resend" and not peer.asked_again:
+            peer.resend = peer.asked_again = True
+
+    def _acknowledge(self, key: tuple[str, str], peer: _Peer) -> list[Reply]:
+        if key in self._failing:
+            self._failing.discard(key)
+            self._tell(f"session {key[0]}: what {key[1]} sends can be stored again")
+        replica = peer.replica
+        paths = list(replica.sizes) if peer.all_files else peer.files
+        ack = Ack(
+            session=key[0],
+            seq=replica.seq,
+            tables=peer.number,
+            clock_ns=replica.clock_ns,
+            files={path: replica.size_of(path) for path in paths},
+            resend=peer.resend,
+            whole=_is_whole(peer),
+        )
+        peer.resend = peer.answer = peer.all_files = False
+        peer.files = set()
+        return [(peer.route, ack)]
+
+    def _refusal(self, key: tuple[str, str], error: Exception) -> BulkRefused:
+        session, host = key
+        reason = f"the director cannot store it: {error}"
+        if key not in self._failing:
+            self._failing.add(key)
+            self._tell(
+                f"session {session}: what {host} sends cannot be stored: {error}; free some space where the sessions "
+                "are. The agent keeps everything and sends it again by itself"
+            )
+        return BulkRefused(session=session, reason=reason[:2000])
+
+
+def _is_whole(peer: _Peer) -> bool:
+    end = peer.hand_over
+    if end is None or peer.replica.seq < end.last_seq or peer.number < end.tables:
+        return False
+    return all(path in peer.replica.sizes and peer.replica.size_of(path) >= size for path, size in end.files.items())
+
+
+def _sync(replicas: list[Replica]) -> dict[int, OSError]:
+    """Make what these have written durable; the errors by id of the replica."""
+    failed: dict[int, OSError] = {}
+    descriptors = [(replica, [replica.wal, *replica.take_unsynced()]) for replica in replicas]
+    few = sum(len(found) for _, found in descriptors) <= FEW_FILES
+    synced: dict[int, OSError | None] = {}  # by device
+    for replica, found in descriptors:
+        try:
+            for descriptor in found:
+                if few:
+                    os.fdatasync(descriptor)
+                else:
+                    device = os.fstat(descriptor).st_dev
+                    if device not in synced:
+                        synced[device] = _syncfs(descriptor)
+                    error = synced[device]
+                    if error is not None:
+                        raise error
+        except OSError as error:
+            failed[id(replica)] = error
+        finally:
+            for descriptor in found[1:]:
+                os.close(descriptor)
+    return failed
+
+
+def _syncfs(descriptor: int) -> OSError | None:
+    if _libc.syncfs(descriptor) == 0:
+        return None
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

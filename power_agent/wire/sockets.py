@@ -1,0 +1,124 @@
+"""The agent's three sockets, and what both ends demand of an address: CURVE everywhere but on loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from power_agent.wire.frames import MAX_CLOCK_FRAME_BYTES, MAX_FRAME_BYTES
+from power_agent.wire.keys import KeyPair
+
+if TYPE_CHECKING:
+    import zmq
+
+DEFAULT_PORT = 5570
+CONTROL_MESSAGES = 1000  # each way, before a sender is told to wait
+BULK_MESSAGES = 16
+CLOCK_MESSAGES = 4
+
+
+class AddressProblem(Exception):
+    """An address cannot be used: why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a director listens: control at `port`, bulk at the next one, clock at the one after."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read HOST, HOST:PORT or tcp://HOST:PORT; an IPv6 address stands in brackets.
+
+        Raises:
+            AddressProblem: it is none of these.
+        """
+        found = re.fullmatch(r"(?:tcp://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?", text)
+        port = int(found[2] or DEFAULT_PORT) if found else 0
+        if not found or not 1 <= port <= 65533:
+            raise AddressProblem(f"{text!r} is no address of a director: HOST:PORT, such as 10.0.0.5:{DEFAULT_PORT}")
+        return cls(found[1].strip("[]"), port)
+
+    def endpoint(self, offset: int) -> str:
+        """What ZeroMQ calls the port at `offset` from the first."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port + offset}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nothing from another machine can come there, whatever a name server says."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return self.endpoint(0)
+
+
+@dataclass
+class AgentSockets:
+    """Each belongs to the one thread that uses it."""
+
+    control: zmq.Socket[bytes]
+    bulk: zmq.Socket[bytes]
+    clock: zmq.Socket[bytes]
+
+    def close(self) -> None:
+        """Close all; what was not sent is dropped."""
+        for socket in (self.control, self.bulk, self.clock):
+            socket.close(linger=0)
+
+
+def connect(
+    context: zmq.Context[Any], address: Address, own: KeyPair | None, director_public: bytes | None
+) -> AgentSockets:
+    """The agent's sockets. They connect, and connect again, by themselves; none waits for the director.
+
+    Raises:
+        AddressProblem: the director is not on this machine, and a key is missing.
+    """
+    import zmq
+
+    if not address.is_loopback and (own is None or director_public is None):
+        raise AddressProblem(
+            f"{address} is not on this machine, and without keys anybody on the way could read and change what is "
+            "sent: power-agent enroll --director HOST:PORT --key KEY"
+        )
+    sockets: list[zmq.Socket[bytes]] = []
+    for offset, messages in enumerate((CONTROL_MESSAGES, BULK_MESSAGES, CLOCK_MESSAGES)):
+        socket = context.socket(zmq.DEALER)
+        limit(socket, messages, MAX_CLOCK_FRAME_BYTES if offset == 2 else MAX_FRAME_BYTES)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a connection that is not there
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        if own is not None and director_public is not None:
+            from zmq.utils import z85
+
+            socket.curve_publickey = z85.encode(own.public)
+            socket.curve_secretkey = z85.encode(own.secret)
+            socket.curve_serverkey = z85.encode(director_public)
+        socket.connect(address.endpoint(offset))
+        sockets.append(socket)
+    return AgentSockets(*sockets)
+
+
+def limit(socket: zmq.Socket[bytes], messages: int, frame_bytes: int) -> None:
+    """Bound what a socket holds and takes, and let it notice a peer that is gone."""
+    import zmq
+
+    for option, value in (
+        (zmq.SNDHWM, messages),
+        (zmq.RCVHWM, messages),
+        (zmq.MAXMSGSIZE, frame_bytes),
+        (zmq.LINGER, 0),
+        (zmq.IPV6, 1),
+        (zmq.HEARTBEAT_IVL, 5000),
+        (zmq.HEARTBEAT_TIMEOUT, 15000),
+        (zmq.HANDSHAKE_IVL, 10000),
+    ):
+        socket.setsockopt(option, value)
