@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from power_agent.completion import EXAMPLES as _COMPLETION_EXAMPLES
 from power_agent.completion import SHELLS, NoCompletion, script
+from power_agent.service.enroll import EXAMPLES as _ENROLL_EXAMPLES
+from power_agent.service.enroll import add_options as add_enroll_options
 
 _WORK = ("samples", "tokens", "queries", "streams")
 _EXAMPLES = """\
@@ -44,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _devices(arguments)
         if arguments.command == "completion":
             return _completion(arguments)
+        if arguments.command == "enroll":
+            from power_agent.service.enroll import enroll
+
+            return enroll(arguments)
         return _mark(arguments)
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. What Python flushes at exit must not fail again.
@@ -112,6 +118,16 @@ def _parser() -> argparse.ArgumentParser:
         help="anything else worth keeping; may be given more than once",
     )
     mark.add_argument("--verbose", action="store_true", help="say so where no measurement runs")
+
+    text = "trust a director on another machine, and print what makes it trust this agent"
+    enroll = commands.add_parser(
+        "enroll",
+        help=text,
+        description=f"{text}.".capitalize(),
+        epilog=_ENROLL_EXAMPLES,
+        formatter_class=examples,
+    )
+    add_enroll_options(enroll)
 
     text = "print a script that lets a shell complete our words"
     completion = commands.add_parser(
