@@ -72,6 +72,7 @@ class Replica:
         except BaseException:
             self._database.close()
             raise
+        self._next_streams = dict(self._streams)  # with those that were declared and not written yet
         self._row_sizes = {number: row_struct(stream.channels).size for number, stream in self._streams.items()}
         self._added: list[tuple[str, list[tuple[object, ...]]]] = []
         self._batches: list[tuple[int, int, int, int, bytes]] = []
@@ -103,7 +104,7 @@ class Replica:
                     raise NotTaken(f"stream {stream.id} of {self._host} has no channels or no valid number")
                 new.append((stream.id, msgspec.json.encode(stream)))
         for stream in message.streams:
-            self._streams[stream.id] = stream
+            self._next_streams[stream.id] = stream
             self._row_sizes[stream.id] = row_struct(stream.channels).size
         self._added.append(("INSERT OR IGNORE INTO streams VALUES(?, ?)", new))
         self._add_meta(message.meta)
@@ -116,7 +117,7 @@ class Replica:
         """
         if message.seq <= self._next_seq:
             return "repeat"
-        row_size = self._row_sizes.get(message.stream)
+        row_size = self._row_sizes[message.stream] if message.stream in self._next_streams else None
         if row_size is None:
             raise NotTaken(f"a batch of stream {message.stream} of {self._host}, which was not declared")
         if len(message.payload) > max(MAX_BATCH_BYTES, row_size):
@@ -175,6 +176,7 @@ class Replica:
         self._added, self._batches, self._chunks = [], [], []
         self._next_seq = self.seq
         self._next_sizes = dict(self._sizes)
+        self._next_streams = dict(self._streams)
 
     def write(self) -> None:
         """Write all that was collected, in one transaction. It is durable once `wal` and `unsynced` are synced.
@@ -200,6 +202,7 @@ class Replica:
             raise
         self.seq = self._next_seq
         self._sizes.update(changed)
+        self._streams = dict(self._next_streams)
         if any("INTO clock" in statement and rows for statement, rows in self._added):
             self.clock_ns = execute("SELECT max(monotonic_ns) FROM clock").fetchone()[0]
         self._added, self._batches, self._chunks = [], [], []

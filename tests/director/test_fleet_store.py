@@ -99,6 +99,11 @@ def test_nothing_is_there_before_the_commit(held: Held) -> None:
     assert held.store.pending_bytes == len(batch(1).payload)
 
 
+def test_streams_that_are_declared_twice_before_a_commit_are_kept(held: Held) -> None:
+    assert held.ack(declared(), declared(), batch(1)).seq == 1
+    assert read_instants(held.spool) == list(range(7))
+
+
 def test_repeats_are_ignored_and_acknowledged_again(held: Held) -> None:
     held.ack(declared(), batch(1), batch(2))
     assert held.ack(batch(1), batch(2), batch(2)).seq == 2
