@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import zmq
 
+from director.fleet.connection_guard import ConnectionGuard
 from director.fleet.key_gate import KeyGate
 from director.fleet.peer_limits import PeerLimits
 from director.fleet.store import FleetStore
@@ -114,12 +115,14 @@ class Listener:
         self._stop = threading.Event()
         self._context: zmq.Context[Any] = zmq.Context()
         _allow_many_files()
+        self._guard = ConnectionGuard(tell)
         self._gate = KeyGate(self._context, self._keyring, tell) if self._keyring is not None else None
         try:
             self._control = self._bind(address, 0, own, CONTROL_MESSAGES, frames.MAX_FRAME_BYTES)
             self._bulk = self._bind(address, 1, own, BULK_MESSAGES, frames.MAX_FRAME_BYTES)
             self._clock = self._bind(address, 2, own, CLOCK_MESSAGES, frames.MAX_CLOCK_FRAME_BYTES)
         except BaseException:
+            self._guard.close()
             if self._gate is not None:
                 self._gate.close()
             self._context.destroy(linger=0)
@@ -129,6 +132,7 @@ class Listener:
 
     def start(self) -> None:
         """Begin to serve."""
+        self._guard.start()
         for thread in self._threads:
             thread.start()
 
@@ -138,9 +142,15 @@ class Listener:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
+        self._guard.close()
         if self._gate is not None:
             self._gate.close()
         self._context.destroy(linger=0)
+
+    @property
+    def ended_connections(self) -> int:
+        """How many connections were ended because they filled the memory."""
+        return self._guard.ended
 
     def send(self, host: str, message: FromDirector) -> bool:
         """Send on the host's control connection, soon; False where it has none. Any thread may call this."""
@@ -160,6 +170,7 @@ class Listener:
     ) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         limit(socket, messages, frame_bytes)
+        self._guard.watch(socket)
         socket.setsockopt(zmq.BACKLOG, 1024)
         if own is not None:
             from zmq.utils import z85
@@ -185,6 +196,8 @@ class Listener:
         """
         route_frame, *parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
         route = route_frame.bytes
+        if parts:
+            self._guard.delivered(int(parts[-1].get(zmq.SRCFD)), len(parts), sum(len(part) for part in parts))
         user = self._user(parts)
         peer = user.encode() if user else route
         now_s = time.monotonic()

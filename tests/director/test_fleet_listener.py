@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +23,10 @@ from power_agent.wire import frames  # noqa: E402
 from power_agent.wire.frames import MAX_FRAME_BYTES, encode  # noqa: E402
 from power_agent.wire.keys import KeyPair, Keyring, make_secret  # noqa: E402
 from power_agent.wire.messages import (  # noqa: E402
+    Ack,
     ClockAsk,
     ClockExchange,
+    Credit,
     FromAgent,
     Heartbeat,
     Hello,
@@ -282,6 +285,56 @@ def attack(director: Director, count: int, seed: int) -> None:
         raw.sendall(b"\xff\0\0\0\0\0\0\0\x01\x7f")
     sockets.bulk.send(bytes(MAX_FRAME_BYTES + 1))
     sockets.close()
+
+
+def endless_message(director: Director) -> None:
+    """Speak ZeroMQ's protocol (ZMTP 3.0, RFC 23) by hand: one message of parts without end, until we are cut off."""
+    with socket.create_connection((director.address.host, director.address.port + 1)) as raw:
+        raw.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+        ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+        raw.sendall(b"\x04" + bytes([len(ready)]) + ready)
+        part = b"\x03" + struct.pack(">Q", 1 << 20) + bytes(1 << 20)
+        for _ in range(20_000):
+            raw.sendall(part)
+
+
+def test_a_message_without_an_end_is_cut_off(director: Director) -> None:
+    for count in (1, 2, 3):
+        with pytest.raises(OSError):
+            endless_message(director)
+        assert is_served(director)
+        assert director.listener.ended_connections == count
+    assert any("no messages" in text for text in director.told)
+
+
+def test_an_agents_end_takes_noise_and_goes_on(tmp_path: Path) -> None:
+    spool = MadeSpool(tmp_path / "node0.sqlite")
+    spool.add(3)
+    context: zmq.Context[Any] = zmq.Context()
+    address = Address("127.0.0.1", free_ports())
+    rogue = context.socket(zmq.ROUTER)
+    rogue.rcvtimeo = int(DEADLINE_S * 1000)
+    rogue.bind(address.endpoint(1))
+    sender = BulkSender(connect(context, address, None, None), "node0")
+    sender.add("s", spool.writer.path, {})
+    sender.start()
+    route, _ = rogue.recv_multipart()
+    chance = random.Random(1)
+    good = [
+        encode(Ack(session="s", seq=2**62, resend=True)),
+        encode(Credit(bytes=2**62)),
+        encode(Ack(session="s", seq=0)),
+    ]
+    for _ in range(5000):
+        frame = bytearray(chance.choice(good))
+        frame[chance.randrange(len(frame))] = chance.randrange(256)
+        rogue.send_multipart([route, bytes(frame)])
+    wait_for(lambda: sender.bad_frames > 100, "noise arrives")
+    sender.forget("s")
+    sender.add("s", spool.writer.path, {})
+    wait_for(lambda: b"StreamsDeclared" in rogue.recv_multipart()[1], "it still speaks")
+    sender.close()
+    context.destroy(linger=0)
 
 
 def test_noise_harms_nobody(director: Director) -> None:
