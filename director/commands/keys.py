@@ -70,6 +70,8 @@ def _act(arguments: argparse.Namespace, folder: Path, keyring: Keyring) -> int:
         key = make_secret(folder / SECRET).public.hex()
         print(f"made {folder / SECRET}. On each agent: power-agent enroll --director HOST:PORT --key {key}")
     elif arguments.do == "show":
+        if not (folder / SECRET).exists():
+            return fail(f"there is no key in {folder} yet: power-director keys init", 1)
         print(load_secret(folder / SECRET).public.hex())
     elif arguments.do == "add":
         keyring.add(arguments.name, parse_key(arguments.key))

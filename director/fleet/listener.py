@@ -49,6 +49,7 @@ GROUP_MESSAGES = 4000
 CREDIT_BYTES = 256 << 20  # of all agents together
 MIN_CREDIT_BYTES, MAX_CREDIT_BYTES = 64 << 10, 4 << 20
 _TURN_MS = 100
+_CREDIT_HELD_S = 60.0
 _MOST_ROUTES = 20_000
 
 
@@ -109,7 +110,7 @@ class Listener:
         self._lock = threading.Lock()
         self._links: dict[str, AgentLink] = {}
         self._outbox: deque[tuple[str, FromDirector]] = deque(maxlen=100_000)
-        self._credits: dict[bytes, int] = {}  # by connection, as told last
+        self._credits: dict[bytes, tuple[int, float]] = {}  # by connection: as told last, and when it last sent
         self._told: set[tuple[bytes, str]] = set()
         self.bad_frames = 0
         self._stop = threading.Event()
@@ -316,12 +317,14 @@ class Listener:
 
     def _grant(self, route: bytes, *, anew: bool) -> None:
         """Tell a connection its share of what may be on its way, where it has changed."""
-        if len(self._credits) > _MOST_ROUTES:
-            self._credits.clear()
+        now_s = time.monotonic()
+        if anew:  # connections that are gone need no share
+            self._credits = {key: held for key, held in self._credits.items() if now_s - held[1] < _CREDIT_HELD_S}
+        told, _ = self._credits.get(route, (0, now_s))
         share = CREDIT_BYTES // max(1, len(self._credits))
         credit = min(MAX_CREDIT_BYTES, max(MIN_CREDIT_BYTES, 1 << (share.bit_length() - 1)))
-        if anew or self._credits.get(route) != credit:
-            self._credits[route] = credit
+        self._credits[route] = credit, now_s
+        if anew or credit != told:
             self._post(self._bulk, route, Credit(bytes=credit))
 
     def _serve_clock(self) -> None:

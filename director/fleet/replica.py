@@ -54,6 +54,8 @@ class Replica:
         try:
             execute("PRAGMA journal_mode = WAL")
             execute("PRAGMA synchronous = NORMAL")
+            # What a killed director had not synced is here all the same, and will be acknowledged: sync it now.
+            execute("PRAGMA wal_checkpoint(TRUNCATE)")
             execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
             execute("PRAGMA cache_size = -128")  # KiB: there may be a thousand of these
             if not execute("SELECT count(*) FROM sqlite_master WHERE name = 'batches'").fetchone()[0]:
@@ -67,7 +69,7 @@ class Replica:
                 number: msgspec.json.decode(json, type=Stream)
                 for number, json in execute("SELECT id, json FROM streams")
             }
-            self._sizes: dict[str, int] = dict(execute("SELECT path, size FROM files"))
+            self._sizes = self._durable_sizes(dict(execute("SELECT path, size FROM files")))
             self.wal = os.open(path.with_name(path.name + "-wal"), os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             self._database.close()
@@ -216,11 +218,26 @@ class Replica:
         rows: list[tuple[object, ...]] = [(key, value) for key, value in meta.items() if key != "spool_version"]
         self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", rows))
 
+    def _durable_sizes(self, recorded: dict[str, int]) -> dict[str, int]:
+        """How much of each file is really here, after a crash or a power cut; synced."""
+        sizes = {}
+        for path, size in recorded.items():
+            try:
+                with self._path(path).open("rb") as file:
+                    os.fsync(file.fileno())
+                    sizes[path] = min(size, os.fstat(file.fileno()).st_size)
+            except FileNotFoundError:
+                continue  # it comes again, whole
+        return sizes
+
+    def _path(self, path: str) -> Path:
+        # The message's type allows marks/… and logs/… without "..": see wire.messages.HostFile.
+        kind, _, name = path.partition("/")
+        return self._session / kind / self._host / name
+
     def _write_chunk(self, chunk: FileChunk) -> None:
         """Write where the chunk belongs: what a crash left beyond the recorded size is written over."""
-        # The message's type allows marks/… and logs/… without "..": see wire.messages.HostFile.
-        kind, _, name = chunk.path.partition("/")
-        path = self._session / kind / self._host / name
+        path = self._path(chunk.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o644)

@@ -152,6 +152,19 @@ def test_files_are_appended_at_their_offset(held: Held) -> None:
     again.store.close()
 
 
+def test_a_file_that_a_power_cut_shortened_comes_again_from_there(held: Held) -> None:
+    path = held.folder / "marks" / "node0" / "1.marks"
+    held.ack(declared(), chunk(0, b"abcde"), chunk(0, b"x", "logs/a.log"))
+    held.store.close()
+    path.write_bytes(b"abc")
+    (held.folder / "logs" / "node0" / "a.log").unlink()
+    again = Held(held.folder)
+    assert again.ack(declared()).files == {"marks/1.marks": 3}
+    again.ack(chunk(3, b"de"))
+    assert path.read_bytes() == b"abcde"
+    again.store.close()
+
+
 def test_the_small_tables(held: Held) -> None:
     event = EventCount(event=Event(t_ns=5, level="warning", source="nvml", text="lost"), count=3)
     update = TablesUpdate(session="s", host="node0", number=1, clock=[ClockPairRow(7, 8, 9)], events=[event])
