@@ -87,7 +87,7 @@ def add(commands: Commands) -> None:
 
 def _pattern(text: str) -> tuple[str, bool]:
     """The pattern, and whether its lines tell their own time."""
-    from director.running.workload import deaf_threads
+    from power_agent.workload import deaf_threads
 
     with deaf_threads():  # of numpy
         from director.phases.sources.line_pattern import parse_pattern
@@ -139,7 +139,7 @@ def _config_shapes() -> dict[str, Shape]:
 
 def _run(arguments: argparse.Namespace, command: list[str]) -> int:
     from director.running.run_options import UsageError
-    from director.running.workload import CannotStart, leave_like
+    from power_agent.workload import CannotStart, leave_like
 
     arguments = _with_config(arguments)
     try:

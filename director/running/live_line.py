@@ -20,9 +20,9 @@ from pathlib import Path
 from director.answers.number_text import figure_text, watts_text
 from director.running.live_phase import LivePhase
 from director.running.live_power import LivePower, LivePowerReader
-from director.running.workload import deaf_threads
 from power_agent.clock import Clock
 from power_agent.spool import SpoolDamaged
+from power_agent.workload import deaf_threads
 
 PERIOD_S = 1.0
 LONGEST_PHASE = 40  # characters

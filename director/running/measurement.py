@@ -13,13 +13,13 @@ from director.running.notices import say
 from director.running.recorder import Recorder
 from director.running.recording import Recording
 from director.running.run_options import RunOptions
-from director.running.workload import Signals, Workload, held_signals
 from director.session.files import SPOOL, spool_path
 from director.session.log_files import reads_stdout
 from director.session.manifest import Manifest
 from power_agent.clock import make_clock
 from power_agent.marks import DIRECTORY_VARIABLE
 from power_agent.messages import ReplayClockSpec
+from power_agent.workload import Signals, Workload, held_signals
 
 REPEAT_VARIABLE = "POWER_AGENT_REPEAT"
 STDOUT_TIMEOUT_S = 10.0

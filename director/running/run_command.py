@@ -18,10 +18,10 @@ from director.running.measurement import Measurement, NotStarted
 from director.running.notices import say
 from director.running.recording import MARKS
 from director.running.run_options import RunOptions, UsageError
-from director.running.workload import CannotStart, check_program, deaf_threads, left_behind
 from director.session.files import hold
 from power_agent.marks import DIRECTORY_VARIABLE
 from power_agent.messages import ReplayClockSpec
+from power_agent.workload import CannotStart, check_program, deaf_threads, left_behind
 
 
 @dataclass(frozen=True)

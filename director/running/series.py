@@ -16,8 +16,8 @@ from director.answers.report_command import SUMMARY, print_table, report, write_
 from director.running.notices import say
 from director.running.run_command import default_directory, make_directory, run_once
 from director.running.run_options import ReportOptions, RunOptions
-from director.running.workload import check_program
 from director.session.files import SERIES, SessionError, load_manifest, write_durably
+from power_agent.workload import check_program
 
 if TYPE_CHECKING:
     from director.answers.summary import Metric, Summary

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from director.running.workload import CannotStart, check_program
+from power_agent.workload import CannotStart, check_program
 
 DEADLINE_S = 20.0
 
 # What a director does with its job, and nothing else.
 HARNESS = """
 import os, sys
-from director.running.workload import CannotStart, Workload, held_signals, leave_like
+from power_agent.workload import CannotStart, Workload, held_signals, leave_like
 with held_signals() as signals:
     try:
         job = Workload(sys.argv[1:], dict(os.environ), signals)
@@ -212,7 +212,7 @@ def test_ctrl_z_gives_the_shell_its_prompt_and_fg_goes_on(
 
 def test_threads_of_libraries_take_no_signal() -> None:
     script = (
-        "import os, signal, threading; from director.running.workload import deaf_threads\n"
+        "import os, signal, threading; from power_agent.workload import deaf_threads\n"
         "go = threading.Event()\n"
         "with deaf_threads(): threading.Thread(target=go.wait, daemon=True).start()\n"
         "for task in os.listdir('/proc/self/task'):\n"
