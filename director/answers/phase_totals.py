@@ -42,7 +42,9 @@ def phase_totals(session: Path, manifest: Manifest, wanted: Sequence[tuple[str, 
     )
     figures = {(row["phase"], row["component"]): _figure(row, accurate) for row in found.to_pylist()}
     return [
-        None if row is None else total_figure("total", [(c, figures[row, c.name], c.channels[0].model) for c in cut])
+        None
+        if row is None or any((row, c.name) not in figures for c in cut)  # one that stands for its own host
+        else total_figure("total", [(c, figures[row, c.name], c.channels[0].model) for c in cut])
         for row in rows
     ]
 

@@ -32,7 +32,7 @@ def report(session: Path, options: ReportOptions) -> Summary:
     from director.answers.terminal_table import print_summary
 
     with progress_bar(quiet=options.quiet) as step:
-        summary = write_results(session, step)
+        summary = write_results(session, step, options.questions)
     if not options.quiet:
         print_summary(summary, sys.stderr, explain=options.explain)
     with progress_bar(quiet=options.quiet) as step:

@@ -5,25 +5,26 @@ Everything is computed from raw files alone and in a fixed order, so that a seco
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from director.answers.host_results import Gathered, host_warnings, names_text, over_hosts, tree_of
 from director.answers.metrics import session_metrics
+from director.answers.phase_intervals import HostIntervals, IntervalMaker, PhaseName, join_hosts, phase_names
 from director.answers.progress import Step
-from director.answers.summary import EnergyFigure, PhaseGroup, Sampling, Summary
+from director.answers.questions import NO_QUESTIONS, Questions
+from director.answers.scaling import scaling
+from director.answers.summary import EnergyFigure, OverHosts, PhaseGroup, Sampling, Summary
 from director.answers.summary_warnings import energy_warnings, session_warnings
-from director.energy.cells import Ints
 from director.energy.channel_check import find_flaw
-from director.energy.component_energy import Intervals, Source, component_energy
-from director.energy.components import Component, build_tree, children, roots
+from director.energy.component_energy import Source, component_energy
+from director.energy.components import Component, roots
 from director.energy.energy_table import EnergyTableWriter
-from director.energy.group_energy import component_figure, idle_watts, not_explained, total_figure, union
+from director.energy.group_energy import idle_watts, not_explained, total_figure
 from director.phases.session_phases import read_phases
 from director.phases.table import PhaseTable, write_phases
 from director.session.files import SessionError, load_manifest, lost_files, write_durably
@@ -31,55 +32,66 @@ from director.session.manifest import Manifest, StreamFile
 from director.session.trace_store import Piece, iter_pieces
 from drivers.contract import Channel
 
-MOST_GROUPS = 100  # phase names listed in the summary; energies.parquet holds all
 MOST_POINTS = 1000
+MOST_FIGURES = 20_000  # of devices, over all phase names, that summary.json lists
 
 
-@dataclass(frozen=True)
-class _Group:
-    name: str
-    phases: Ints  # rows of the phase table
-    intervals: Ints  # rows of the intervals: disjoint, of the same time
-    duration_ns: int  # of the union
-
-
-def write_results(session: Path, progress: Step = lambda _name, _done, _of: None) -> Summary:
+def write_results(
+    session: Path, progress: Step = lambda _name, _done, _of: None, questions: Questions = NO_QUESTIONS
+) -> Summary:
     """Compute everything from the raw files of a complete session and write it beside them.
 
     Raises:
-        SessionError: the session is not complete, or a raw file is missing or damaged.
+        SessionError: the session is not complete, a raw file is missing or damaged, or it cannot answer a question.
     """
     manifest = load_manifest(session)
     if manifest.state not in ("complete", "recovered"):
         raise SessionError(f"{session} was not finished: run `power-director recover {session}` first")
     begin_ns, end_ns = _span(session, manifest)
     table, points, problems = read_phases(session, manifest, begin_ns, end_ns)
-    write_phases(session / "phases.parquet", table)
-    groups, left_out, intervals = _groups(table, manifest)
+    names, left_out = phase_names(table)
+    hosts = [host.name for host in manifest.hosts]
+    together = join_hosts(table, names, hosts) if len(hosts) > 1 else None
+    write_phases(session / "phases.parquet", table, None if together is None else together.joined)
     channels = [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
     flaws = [(host, channel, find_flaw(channel)) for host, channel in channels]
-    tree = build_tree([(host, channel) for host, channel, flaw in flaws if not flaw])
-    figures: list[dict[str, EnergyFigure]] = [{} for _ in groups]  # per group, by component
+    tree = tree_of([(host, channel) for host, channel, flaw in flaws if not flaw], questions)
+    cut = roots(tree)
+    gathered = Gathered(names, together)
     idle: dict[str, float] = {}
     doubts = [f"{c.name} of {host} is left out: its driver tells of {flaw}" for host, c, flaw in flaws if flaw]
     doubts += lost_files(session, manifest)
-    with EnergyTableWriter(session / "energies.parquet", len(table)) as writer:
+    maker = IntervalMaker(table, names, [(int(a), int(b)) for a, b in manifest.idle_ns], together)
+    outermost = {component.name for component in cut}
+    with EnergyTableWriter(session / "energies.parquet") as writer:
+        of_host: tuple[str, HostIntervals] | None = None
         for number, component in enumerate(tree):  # one at a time: with many phases each takes much memory
             progress(component.name, number, len(tree))
-            energy = component_energy(component, _sources(session, manifest, component), intervals, begin_ns)
-            writer.write(energy)
+            if of_host is None or of_host[0] != component.host:
+                of_host = component.host, maker.of(component.host)
+            intervals = of_host[1]
+            sources = _sources(session, manifest, component)
+            energy = component_energy(component, sources, intervals.intervals, begin_ns)
+            writer.write(energy, intervals.phases)
             doubts += energy_warnings(energy)
             watts = idle_watts(energy)
             if watts is not None:
                 idle[component.name] = watts
-            for group, found in zip(groups, figures, strict=True):
-                found[component.name] = component_figure(energy, group.intervals)
-    cut = roots(tree)
+            gathered.take(energy, intervals, outermost=component.name in outermost)
+    inside = _inside(tree)
+    listed = len(tree) * len(names) <= MOST_FIGURES
     phases = [
-        _phase_group(group, table, found, tree, cut, begin_ns) for group, found in zip(groups, figures, strict=True)
+        _phase_group(name, table, found, inside, cut, begin_ns, listed=listed or name.name in ("command", "run"))
+        for name, found in zip(names, gathered.figures, strict=True)
     ]
+    if not listed:
+        doubts.append(
+            f"{len(tree)} devices: summary.json lists them for command and run only; energies.parquet has all"
+        )
     run = next((p for p in phases if p.name == "run"), phases[0])
     workload = manifest.workload
+    asked = together is not None or questions.about_interconnect
+    over = over_hosts(manifest, table, gathered, cut, phases, maker, questions) if asked else msgspec.UNSET
     summary = Summary(
         session=manifest.session,
         label=manifest.label,
@@ -88,15 +100,19 @@ def write_results(session: Path, progress: Step = lambda _name, _done, _of: None
         exit_code=workload.exit_code if workload is not None else None,
         signal=workload.signal if workload is not None else None,
         estimate_only=bool(tree) and all(c.estimate for c in tree),
-        scope_of_total=_scope_of_total(cut, tree),
+        scope_of_total=_scope_of_total(cut, tree, over),
         metrics=session_metrics(phases, manifest.factors),
         phases=phases,
         phases_left_out=left_out,
         idle_watts=idle,
         sampling=_sampling(manifest),
         points=[f"{(p.t_ns - begin_ns) * 1e-9:.3f} s {p.name}" for p in points[:MOST_POINTS]],
-        warnings=session_warnings(manifest, tree, phases, run, [*doubts, *problems]),
+        warnings=session_warnings(manifest, tree, phases, run, [*host_warnings(over), *doubts, *problems]),
+        over_hosts=over,
     )
+    if questions.against is not None:
+        found = scaling(session, summary, questions.against)
+        summary = msgspec.structs.replace(summary, scaling=found)
     write_durably(session / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n")
     return summary
 
@@ -122,35 +138,6 @@ def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
     return begin, end
 
 
-def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], int, Intervals]:
-    """Phases by name, the command and the run first, then the longest, and the intervals to give energies for.
-
-    Of many names only those that last longest are told, and between them the number of the others. The first intervals
-    are the phases themselves. A name whose phases overlap gets the union of its time besides.
-    """
-    begins, ends, bounds = [table.begin_ns], [table.end_ns], [table.time_bound_ns.astype(np.float64)]
-    count = len(table)
-    groups: list[_Group] = []
-    lasting = np.bincount(table.name_code, weights=table.end_ns - table.begin_ns).tolist()
-    codes = np.flatnonzero(np.bincount(table.name_code)).tolist()
-    names = table.names
-    longest = heapq.nsmallest(MOST_GROUPS, codes, key=lambda c: (c != 0, names[c] != "run", -lasting[c], names[c]))
-    for code in longest:
-        rows = np.flatnonzero(table.name_code == code)
-        begin, end = union(table.begin_ns[rows], table.end_ns[rows])
-        intervals = rows
-        if len(begin) != len(rows):
-            intervals = np.arange(count, count + len(begin))
-            count += len(begin)
-            begins.append(begin)
-            ends.append(end)
-            bounds.append(np.full(len(begin), float(table.time_bound_ns[rows].max())))
-        groups.append(_Group(names[code], rows, intervals, int((end - begin).sum())))
-    idle = [(int(a), int(b)) for a, b in manifest.idle_ns]
-    intervals_of_all = Intervals(np.concatenate(begins), np.concatenate(ends), np.concatenate(bounds), idle)
-    return groups, len(codes) - len(groups), intervals_of_all
-
-
 def _sources(session: Path, manifest: Manifest, component: Component) -> list[Source]:
     """The component's channels with the way to read their rows."""
 
@@ -167,17 +154,28 @@ def _sources(session: Path, manifest: Manifest, component: Component) -> list[So
     ]
 
 
+def _inside(tree: Sequence[Component]) -> dict[str, list[Component]]:
+    """By component, those that lie directly inside it."""
+    found: dict[str, list[Component]] = {}
+    for component in tree:
+        if component.parent is not None:
+            found.setdefault(component.parent.name, []).append(component)
+    return found
+
+
 def _phase_group(
-    group: _Group,
+    group: PhaseName,
     table: PhaseTable,
     figures: dict[str, EnergyFigure],
-    tree: Sequence[Component],
+    inside: dict[str, list[Component]],
     cut: Sequence[Component],
     origin_ns: int,
+    *,
+    listed: bool,
 ) -> PhaseGroup:
     first = int(group.phases[table.begin_ns[group.phases].argmin()])
     parts = [(c, figures[c.name], c.channels[0].model) for c in cut]
-    unexplained = [not_explained(c, figures, tree) for c in cut if children(c, tree)]
+    unexplained = [not_explained(c, figures, inside[c.name]) for c in cut if c.name in inside] if listed else []
     work = {
         unit: float(np.nansum(amount[group.phases]))
         for unit, amount in table.work.items()
@@ -192,21 +190,24 @@ def _phase_group(
         work=work,
         flagged=int(np.count_nonzero(table.flags[group.phases])),
         total=total_figure("total", parts),
-        components=list(figures.values()),
+        components=list(figures.values()) if listed else [],
         not_explained=[f for f in unexplained if f is not None],
         attributes={k: str(v) for k, v in table.attributes.get(first, {}).items()},
     )
 
 
-def _scope_of_total(outer: Sequence[Component], tree: Sequence[Component]) -> str:
+def _scope_of_total(outer: Sequence[Component], tree: Sequence[Component], over: OverHosts | msgspec.UnsetType) -> str:
     """What the total covers and what it leaves out, in words."""
+    if isinstance(over, OverHosts) and over.without_data and tree:
+        missing = names_text([gap.host for gap in over.without_data])
+        return f"{_scope_of_total(outer, tree, msgspec.UNSET)}; without {missing}, where nothing was measured"
     if not tree:
         return "nothing: no power or energy was measured"
     names = [c.name for c in outer or tree]
     listed = ", ".join(names if len(names) <= 8 else [*names[:7], f"and {len(names) - 7} more"])
     if not outer:
         return f"nothing: which of {listed} contain each other is unknown, so they cannot be added up"
-    if not outer[0].counted:
+    if any(not c.counted for c in outer):
         return f"{listed}: whatever it feeds; its place in the machine is unknown"
     scopes = {c.scope for c in outer}
     if scopes == {"wall"}:

@@ -85,6 +85,117 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     damaged_batches: int
 
 
+class HostEnergy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Energy of a host's outermost devices over some time. `joules` is null where too little was measured."""
+
+    seconds: float
+    joules: float | None
+    expanded_joules: float | None  # U, k = 2
+    mean_watts: float | None
+    coverage: float  # measured share of the time, the least of the devices
+    estimate: bool = False
+    accuracy_known: bool = True
+
+
+class HostShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one host had to do with the phases of a name."""
+
+    host: str
+    energy: HostEnergy | None  # while any host was in a phase of the name; null: nothing was measured here
+    phases: int = 0  # that were marked on this host
+    own: HostEnergy | None = None  # in these
+    waiting: HostEnergy | None = None  # after its own end of a joined phase, until the last one's
+
+
+class Imbalance(msgspec.Struct, frozen=True, kw_only=True):
+    """How much more the one with most has than the mean: 1 is even."""
+
+    ratio: float  # largest / mean
+    expanded: float | None  # U, k = 2; null: not known
+    host: str  # with the largest
+    hosts: int  # compared
+
+
+class Straggler(msgspec.Struct, frozen=True, kw_only=True):
+    """A rank that others waited for."""
+
+    host: str
+    rank: int | None
+    lane: str
+    times_last: int  # later than the median by more than clocks may be off
+    mean_late_s: float  # after the median end, where it was last
+    most_late_s: float
+
+
+class JoinedFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Phases of one name and index on several ranks, as one piece of work each. Medians are over these."""
+
+    count: int  # with two ranks or more
+    ranks: int
+    incomplete: int  # in which ranks are missing
+    apart: int  # in which one began after another had ended
+    begin_spread_s: float  # median of last begin − first begin
+    most_begin_spread_s: float
+    least_s: float  # shortest duration of any
+    median_s: float  # median of the medians over ranks
+    most_s: float
+    undecided: int  # all ended within what clocks may be off, so that none was the last
+    late_s: float  # sum over all of last end − median end
+    waiting: HostEnergy | None  # of all hosts; null: not measured on any
+    stragglers: list[Straggler]  # those that cost most time first
+    stragglers_left_out: int
+
+
+class HostPhase(msgspec.Struct, frozen=True, kw_only=True):
+    """A phase name over the hosts."""
+
+    name: str
+    hosts: list[HostShare]
+    known: EnergyFigure | None  # the hosts whose energy is known, where that of others is not; else null
+    known_hosts: int
+    duration_imbalance: Imbalance | None  # of the time in own phases; null: fewer than two hosts have any
+    energy_imbalance: Imbalance | None  # of the energy in own phases
+    joined: JoinedFigures | None
+    interconnect: EnergyFigure | None  # measured, and then in the total; or an estimate, which is not in it
+    with_interconnect: EnergyFigure | None  # total and estimate, as MLPerf Training adds them
+
+
+class HostGap(msgspec.Struct, frozen=True, kw_only=True):
+    """A host of which nothing was measured."""
+
+    host: str
+    why: str
+
+
+class OverHosts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session of several hosts tells besides; also where the interconnect is asked for."""
+
+    hosts: list[str]  # measured ones
+    without_data: list[HostGap]
+    interconnect: str  # where its figure comes from, in words; empty: not asked for
+    phases: list[HostPhase]  # as in `Summary.phases`
+
+
+class Scaling(msgspec.Struct, frozen=True, kw_only=True):
+    """This run against one on fewer ranks or hosts."""
+
+    against: str  # session of the smaller run
+    phase: str
+    unit: str  # of N: "ranks", "hosts"
+    smaller_n: int
+    n: int
+    work: str  # of which time and energy are taken per piece: "samples"; empty: per run
+    assumed: list[str]  # in plain words
+    speed_up: float
+    speed_up_expanded: float  # U, k = 2
+    efficiency: float
+    efficiency_expanded: float
+    energy_ratio: float | None  # null: see energy_note
+    energy_ratio_expanded: float | None
+    energy_estimate: bool
+    energy_note: str
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Schema of `summary.json`."""
 
@@ -104,3 +215,5 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     sampling: list[Sampling]
     points: list[str]
     warnings: list[str]
+    over_hosts: OverHosts | msgspec.UnsetType = msgspec.UNSET
+    scaling: Scaling | msgspec.UnsetType = msgspec.UNSET

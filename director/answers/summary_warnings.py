@@ -40,7 +40,10 @@ def session_warnings(
     for figure in run.components:
         warnings += _figure_warnings(figure, run)
     warnings += problems
-    warnings += [text for phase in phases for text in _resolution_warnings(phase)]
+    several = len(manifest.hosts) > 1
+    warnings += [
+        text for phase in phases for text in _resolution_warnings(phase, phase.lane_count if several else phase.count)
+    ]
     for host_name, state in states:
         for reason, _ in state.notes:
             warnings.append(f"{host_name}/{state.driver}: {reason} (`power-agent devices` says what to do)")
@@ -61,16 +64,16 @@ def energy_warnings(energy: ComponentEnergy) -> list[str]:
     ]
 
 
-def _resolution_warnings(phase: PhaseGroup) -> list[str]:
+def _resolution_warnings(phase: PhaseGroup, count: int) -> list[str]:
     """Where phases are shorter than readings are apart, those that take turns cannot be told from each other."""
-    if phase.count < FEWEST_TO_TELL:
+    if count < FEWEST_TO_TELL:
         return []
-    coarse = [figure for figure in phase.components if figure.joules is not None and figure.readings < phase.count]
+    coarse = [figure for figure in phase.components if figure.joules is not None and figure.readings < count]
     if not coarse:
         return []
     names = ", ".join(f.name for f in coarse[:3]) + (f" and {len(coarse) - 3} more" if len(coarse) > 3 else "")
     return [
-        f"phase {phase.name}: {phase.count} phases, but only {coarse[0].readings} readings of {names}: each is given "
+        f"phase {phase.name}: {count} phases, but only {coarse[0].readings} readings of {names}: each is given "
         "the mean power around it, and what differs within a reading is not seen; a faster --rate may tell more"
     ]
 

@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from director.answers.host_table import host_table, print_hosts, print_scaling
 from director.answers.number_text import duration_text, figure_text, share_text, watts_text
-from director.answers.summary import EnergyFigure, Metric, PhaseGroup, Summary
+from director.answers.summary import EnergyFigure, Metric, OverHosts, PhaseGroup, Scaling, Summary
 from director.energy.interval_energy import TERMS
 
 MOST_PHASES = 12
@@ -33,7 +34,18 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
     main = [m for m in summary.metrics if m.phase in ("run", "command") or m.name == "energy per epoch"]
     for metric in summary.metrics if explain else main:
         console.print(Padding(_metric_line(metric, _estimate_label(summary)), (0, 0, 0, 2), expand=False))
-    console.print(_energy_table(summary.phases, _estimate_label(summary)))
+    over = summary.over_hosts
+    if isinstance(over, OverHosts) and len(over.hosts) + len(over.without_data) > 1:
+        label = "ESTIMATE" if summary.estimate_only else "ESTIMATE in part"
+        console.print(host_table(over, summary.phases, label, MOST_PHASES, _text))
+    else:
+        console.print(_energy_table(summary.phases, _estimate_label(summary)))
+        if isinstance(over, OverHosts):
+            console.print(host_table(over, summary.phases, "", MOST_PHASES, _text))
+    if isinstance(over, OverHosts):
+        print_hosts(console, over, summary.phases, MOST_PHASES, _text)
+    if isinstance(summary.scaling, Scaling):
+        print_scaling(console, summary.scaling, _text)
     console.print(f"[dim]total = {_text(summary.scope_of_total)}[/dim]")
     console.print("[dim]± is the expanded uncertainty U, k = 2[/dim]")
     if explain:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director.commands.parser import Commands, WrongUsage, fail
+from director.commands.values import positive
 
 if TYPE_CHECKING:
     from director.running.run_options import ReportOptions
@@ -19,6 +20,9 @@ examples:
   power-director report --format csv session | python -c \
     'import pandas, sys; print(pandas.read_csv(sys.stdin).groupby("kind").joules.sum())'
   power-director report --plots figures --plot-format png session
+  power-director report on-64-nodes --against on-8-nodes
+  power-director report --interconnect rack1/outlet7 session
+  power-director report --interconnect-estimate 1350 session
 
 Exit status: 0; 1, it cannot be read or written; 2, it is no session, a damaged
 one, or one that a newer version wrote.
@@ -43,6 +47,7 @@ def add(commands: Commands) -> None:
     report.set_defaults(act=_report)
     add_report_options(report)
     _add_formats(report)
+    _add_questions(report)
 
     text = "finish a session that a crash, a kill or a power cut left"
     recover = commands.add("recover", help=text, description=f"{text}.".capitalize(), epilog=RECOVER_EXAMPLES)
@@ -68,6 +73,17 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plot-format", choices=("svg", "png"), help="default: svg")
 
 
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several machines")
+    text = "a session of the same on fewer ranks or hosts: speed-up, parallel efficiency, energy for the same work"
+    group.add_argument("--against", type=Path, metavar="DIR", help=text)
+    interconnect = group.add_mutually_exclusive_group()
+    text = "this device, or all of this host, measures switches: a row of its own, and in the total; repeatable"
+    interconnect.add_argument("--interconnect", action="append", default=[], metavar="HOST[/DEVICE]", help=text)
+    text = "an ESTIMATE of all switches, as MLPerf Training takes it: highest power by their makers × share in use"
+    interconnect.add_argument("--interconnect-estimate", type=positive, metavar="W", help=text)
+
+
 def report_options(arguments: argparse.Namespace) -> ReportOptions:
     """How results are to be shown."""
     from director.running.run_options import ReportOptions
@@ -83,13 +99,18 @@ def _report(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.plots is not None and find_spec("matplotlib") is None:
         return fail("plots are drawn by matplotlib, which is not installed: pip install 'matplotlib>=3.8'", 1)
 
+    from director.answers.questions import Questions
     from director.answers.report_command import explain_failure
     from director.report_files.files import Wanted, write_report
     from director.session.files import SessionError
 
     table = arguments.format == "table"
+    questions = Questions(arguments.against, tuple(arguments.interconnect), arguments.interconnect_estimate)
     options = replace(
-        report_options(arguments), quiet=arguments.quiet or not table, page_required=arguments.format == "html"
+        report_options(arguments),
+        quiet=arguments.quiet or not table,
+        page_required=arguments.format == "html",
+        questions=questions,
     )
     wanted = Wanted(arguments.format, arguments.output or "-", arguments.plots, arguments.plot_format or "svg")
     try:

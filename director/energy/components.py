@@ -7,8 +7,10 @@ node, the node's own sensor and its GPUs explain the wall figure but are not add
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from drivers.contract import Channel, Scope
 
@@ -36,6 +38,7 @@ class Component:
     scope: Scope
     channels: list[Channel] = field(default_factory=list)
     parent: Component | None = None
+    interconnect: bool = False  # a switch, which holds nothing else of its host
 
     @property
     def name(self) -> str:
@@ -63,19 +66,35 @@ def build_tree(channels: Sequence[tuple[str, Channel]]) -> list[Component]:
         device = channel.device.replace("module-", "module") if channel.scope == "module" else channel.device
         key = (host, device, channel.scope)
         found.setdefault(key, Component(host, device, channel.scope)).channels.append(channel)
-    components = sorted(found.values(), key=lambda c: (c.host, _depth(c.scope), natural(c.device)))
-    for component in components:
-        component.parent = _parent(component, [c for c in components if c.host == component.host])
+    components = sorted(found.values(), key=lambda c: (natural(c.host), c.host, _depth(c.scope), natural(c.device)))
+    for _, of_host in groupby(components, key=lambda c: c.host):
+        beside = list(of_host)
+        for component in beside:
+            component.parent = _parent(component, beside)
     return components
 
 
 def roots(components: Sequence[Component]) -> list[Component]:
     """The cut for totals: counted components that no other measured component contains.
 
-    A component whose place in the tree is unknown stands for all where it is the only one: nothing counts twice then.
+    A component whose place in the tree is unknown stands for all of its host where it is the only one: nothing counts
+    twice then.
     """
-    outermost = [c for c in components if c.counted and c.parent is None]
-    return outermost or (list(components) if len(components) == 1 else [])
+    of_host = Counter((c.host, c.interconnect) for c in components)
+    return [c for c in components if c.parent is None and (c.counted or of_host[c.host, c.interconnect] == 1)]
+
+
+def split_interconnect(
+    channels: Sequence[tuple[str, Channel]], names: Sequence[str]
+) -> tuple[list[tuple[str, Channel]], list[tuple[str, Channel]], list[str]]:
+    """Channels of nodes and of the interconnect, and names that fit none: `HOST/DEVICE`, or `HOST` for all it has."""
+    wanted = set(names)
+    nodes, switches, fitted = [], [], set()
+    for host, channel in channels:
+        fits = wanted & {host, f"{host}/{channel.device}"}
+        fitted |= fits
+        (switches if fits else nodes).append((host, channel))
+    return nodes, switches, sorted(wanted - fitted)
 
 
 def children(component: Component, components: Sequence[Component]) -> list[Component]:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
+from director.energy.cells import Ints
 from director.energy.component_energy import ComponentEnergy
 from director.energy.interval_energy import TERMS
 
@@ -19,7 +20,7 @@ class EnergyTableWriter:
     the standard uncertainties `u_meter_joules` … `u_gap_joules`. Null where not known.
     """
 
-    def __init__(self, path: Path, phases: int) -> None:
+    def __init__(self, path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -33,13 +34,12 @@ class EnergyTableWriter:
         self._part = path.with_name(path.name + ".part")
         texts = ["component", "scope", "method", "channel"]  # numbers hardly repeat, and take long to look up
         self._file = pq.ParquetWriter(self._part, self._schema, compression="zstd", use_dictionary=texts)
-        self._phases = phases
 
-    def write(self, energy: ComponentEnergy) -> None:
-        """Append one component's figures for the phases; intervals after the phases are left out."""
+    def write(self, energy: ComponentEnergy, phases: Ints) -> None:
+        """Append one component's figures for the first intervals, which are these phases; others are left out."""
         import pyarrow as pa
 
-        n = self._phases
+        n = len(phases)
         e = energy.energies
 
         def number(values: np.ndarray) -> object:
@@ -54,7 +54,7 @@ class EnergyTableWriter:
             mean = e.joules / (e.duration_ns * 1e-9)
         estimate = np.array([m.channel.estimate for m in energy.methods])[chosen]
         columns = [
-            pa.array(np.arange(n, dtype=np.int64)),
+            pa.array(phases),
             text(same, [energy.component.name]),
             text(same, [energy.component.scope]),
             text(chosen, [m.name for m in energy.methods]),

@@ -17,9 +17,9 @@ def union(begin_ns: Ints, end_ns: Ints) -> tuple[Ints, Ints]:
     """Disjoint intervals that cover the same time as the given ones, in ascending order."""
     order = np.argsort(begin_ns, kind="stable")
     begin, end = begin_ns[order], np.maximum.accumulate(end_ns[order])
-    first = np.concatenate(([True], begin[1:] > end[:-1]))
-    last = np.concatenate((first[1:], [True]))
-    return begin[first], end[last]
+    first = np.ones(len(begin), dtype=bool)
+    first[1:] = begin[1:] > end[:-1]
+    return begin[first], end[np.append(first[1:], True)[: len(end)]]
 
 
 def component_figure(energy: ComponentEnergy, rows: Ints) -> EnergyFigure:
@@ -87,7 +87,7 @@ def total_figure(name: str, parts: Sequence[tuple[Component, EnergyFigure, str]]
         missing=sum(f.missing for f in figures),
         above_idle_joules=sum(a for a in above if a is not None) if None not in above else None,
         terms=terms if known else {},
-        channels=[c for f in figures for c in f.channels],
+        channels=list(dict.fromkeys(c for f in figures for c in f.channels)),
     )
 
 

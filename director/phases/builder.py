@@ -112,6 +112,7 @@ class _Builder:
         self._warnings = _Warnings()
         self._points: list[Point] = []
         self._names, self._lanes = _Codes({COMMAND: 0}), _Codes({"": 0})
+        self._lane_hosts: dict[int, str] = {}  # where it is said
         self._begin, self._end, self._bound, self._index = array("q"), array("q"), array("q"), array("q")
         self._begin_order, self._end_order = array("q"), array("q")
         self._name, self._lane, self._rank = array("i"), array("i"), array("i")
@@ -123,7 +124,7 @@ class _Builder:
         self._keyed_ends: list[tuple[int, int, int, MarkEvent]] = []  # instant, order, bound; their begin may come yet
         self._plain_ends: list[tuple[int, int, int, MarkEvent]] = []
         self._order = 0
-        self._new_row(self._span[0], self._span[1], 0, COMMAND, "")
+        self._new_row(self._span[0], self._span[1], 0, COMMAND, "", "")
 
     def add(self, event: MarkEvent, t_ns: int, bound_ns: int) -> None:
         self._order += 1
@@ -140,13 +141,16 @@ class _Builder:
         else:
             self._keyed_ends.append((t_ns, self._order, bound_ns, event))
 
-    def _new_row(self, begin_ns: int, end_ns: int, bound_ns: int, name: str, lane: str) -> int:
+    def _new_row(self, begin_ns: int, end_ns: int, bound_ns: int, name: str, lane: str, host: str) -> int:
         row = len(self._begin)
         self._begin.append(begin_ns)
         self._end.append(end_ns)
         self._bound.append(bound_ns)
         self._name.append(self._names[name])
-        self._lane.append(self._lanes[lane])
+        lane_code = self._lanes[lane]
+        self._lane.append(lane_code)
+        if host:
+            self._lane_hosts[lane_code] = host
         self._begin_order.append(self._order)
         self._end_order.append(0)
         self._index.append(-1)
@@ -154,7 +158,7 @@ class _Builder:
         return row
 
     def _begin_phase(self, event: MarkEvent, t_ns: int, bound_ns: int) -> int:
-        row = self._new_row(t_ns, _OPEN, bound_ns, event.name, event.lane)
+        row = self._new_row(t_ns, _OPEN, bound_ns, event.name, event.lane, event.host)
         if event.key:
             if event.key in self._row_of_key:
                 self._warnings.add("began twice under one key", event.name, event.source)
@@ -272,7 +276,7 @@ class _Builder:
 
     def _never_opened(self, event: MarkEvent, t_ns: int, bound_ns: int) -> None:
         self._warnings.add("ended but never began; taken to begin with the command", event.name, event.source)
-        row = self._new_row(min(self._span[0], t_ns), _OPEN, bound_ns, event.name, event.lane)
+        row = self._new_row(min(self._span[0], t_ns), _OPEN, bound_ns, event.name, event.lane, event.host)
         self._sources[row] = event.source
         self._flags[row] = NEVER_OPENED
         self._end_row(row, event, t_ns, bound_ns, self._order)
@@ -316,6 +320,7 @@ class _Builder:
             names=names,
             lanes=list(self._lanes),
             attributes={int(place[row]): kept for row, kept in self._attributes.items() if place[row] >= 0},
+            lane_hosts=self._lane_hosts,
         )
 
 

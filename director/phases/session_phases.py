@@ -45,6 +45,10 @@ def read_phases(
         for source in manifest.phase_sources:
             for event in _events(session, source, host.boot_id, problems, is_early if clock is not None else None):
                 yield _on_session_clock(event, manifest.replay_clock)
+            if source.kind == "marks" and len(manifest.hosts) > 1:
+                for one in manifest.hosts:
+                    for event in mark_files.read(session / source.file / one.name, problems, one.boot_id or None):
+                        yield _of_host(event, one.name)
 
     place = clock.to_monotonic if clock is not None else None
     table, found, points = phase_builder.build(events(), begin_ns=begin_ns, end_ns=end_ns, wall_to_session=place)
@@ -71,6 +75,14 @@ def _events(
         return loadgen.read(path, problems)
     arrivals = session / source.arrival_file if source.arrival_file else None
     return line_pattern.read(path, source.pattern, problems, arrivals, is_early)
+
+
+def _of_host(event: MarkEvent, host: str) -> MarkEvent:
+    """Processes of two hosts may have the same number."""
+    key = f"{host}/{event.key}" if event.key else ""
+    return msgspec.structs.replace(
+        event, host=host, lane=f"{host}/{event.lane}", key=key, source=f"{host}/{event.source}"
+    )
 
 
 def _on_session_clock(event: MarkEvent, replay: ReplayClockSpec | None) -> MarkEvent:

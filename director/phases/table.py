@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,25 @@ class PhaseTable:
     names: list[str]
     lanes: list[str]
     attributes: dict[int, dict[str, Any]] = field(default_factory=dict)  # by row, where there are any
+    lane_hosts: dict[int, str] = field(default_factory=dict)  # by lane code, where several hosts marked
 
     def __len__(self) -> int:
         return len(self.begin_ns)
 
+    def host_codes(self, hosts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """For each row the number of its host in `hosts`; -1: none of these marked it."""
+        places = {host: number for number, host in enumerate(hosts)}
+        of_lane = np.full(len(self.lanes), -1, dtype=np.int64)
+        for lane, host in self.lane_hosts.items():
+            of_lane[lane] = places.get(host, -1)
+        return of_lane[self.lane_code]
 
-def write_phases(path: Path, table: PhaseTable) -> None:
+
+def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | None = None) -> None:
     """Write `phases.parquet`: the table's columns with names and lanes as text, what was not said as null.
 
-    Work is in columns `work_samples`, `work_tokens` …; attributes are JSON text.
+    Work is in columns `work_samples`, `work_tokens` …; attributes are JSON text. `joined` comes with several hosts, as a
+    column besides that of the host.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -69,4 +80,11 @@ def write_phases(path: Path, table: PhaseTable) -> None:
         **{f"work_{unit}": pa.array(amounts, mask=np.isnan(amounts)) for unit, amounts in table.work.items()},
         "attributes": pa.array(attributes, type=pa.string()),
     }
+    if joined is not None:
+        hosts = sorted(set(table.lane_hosts.values()))
+        of_row = table.host_codes(hosts)
+        columns["host"] = pa.DictionaryArray.from_arrays(
+            pa.array(of_row.astype(np.int32), mask=of_row < 0), pa.array(hosts, type=pa.string())
+        )
+        columns["joined"] = pa.array(joined, mask=joined < 0)
     pq.write_table(pa.table(columns), path, compression="zstd")

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from director.answers.summary import EnergyFigure, PhaseGroup, Summary
+from director.answers.summary import EnergyFigure, HostEnergy, HostPhase, OverHosts, PhaseGroup, Summary
 from director.report_page.template import shown
 from director.running.series import SeriesResults
 
@@ -14,7 +14,7 @@ COLUMNS = (
     "phase",
     "count",
     "duration_s",
-    "kind",  # "total", "component", "not explained": sums over rows of different kinds count joules twice
+    "kind",  # "total", "component", "not explained", "host" …: sums over rows of different kinds count joules twice
     "component",
     "scope",
     "joules",
@@ -40,14 +40,14 @@ Cell = str | int | float | bool | None
 
 def session_csv(summary: Summary) -> str:
     """The table of one session: RFC 4180, with a header. An empty cell: not known, never zero."""
-    return _text(COLUMNS, (_cells(*row) for row in _rows(summary)))
+    return _text(COLUMNS, _all_rows(summary))
 
 
 def series_csv(results: SeriesResults) -> str:
     """The same of every run that has results, with its directory and its exit status in front."""
     status = {run.directory: run.status for run in results.series.runs}
     runs = results.summaries.items()
-    rows = ([name, status[name], *_cells(*row)] for name, summary in runs for row in _rows(summary))
+    rows = ([name, status[name], *cells] for name, summary in runs for cells in _all_rows(summary))
     return _text(("run", "run_status", *COLUMNS), rows)
 
 
@@ -57,6 +57,54 @@ def _text(header: tuple[str, ...], rows: Iterator[list[Cell]]) -> str:
     writer.writerow(header)
     writer.writerows([_cell(cell) for cell in row] for row in rows)
     return target.getvalue()
+
+
+def _all_rows(summary: Summary) -> Iterator[list[Cell]]:
+    yield from (_cells(*row) for row in _rows(summary))
+    over = summary.over_hosts
+    if isinstance(over, OverHosts):
+        for phase, group in zip(over.phases, summary.phases, strict=True):
+            yield from _host_rows(over, phase, group)
+
+
+def _host_rows(over: OverHosts, phase: HostPhase, group: PhaseGroup) -> Iterator[list[Cell]]:
+    """Of each host its energy in the phase, in its own phases of the name and while it waited; then what else there is."""
+    if len(over.hosts) + len(over.without_data) > 1:
+        for share in phase.hosts:
+            yield _host_cells(group, "host", share.host, share.energy, group.count)
+            if share.own is not None and share.phases:
+                yield _host_cells(group, "host in own phases", share.host, share.own, share.phases)
+            if share.waiting is not None:
+                yield _host_cells(group, "host waiting", share.host, share.waiting, share.phases)
+    for kind, figure in (
+        ("known hosts", phase.known),
+        ("interconnect", phase.interconnect),
+        ("total with interconnect", phase.with_interconnect),
+    ):
+        if figure is not None:
+            yield _cells(group, kind, figure)
+
+
+def _host_cells(group: PhaseGroup, kind: str, host: str, energy: HostEnergy | None, count: int) -> list[Cell]:
+    if energy is None:
+        cells: list[Cell] = [group.name, count, None, kind, host]
+        return [*cells, *[None] * (len(COLUMNS) - len(cells))]
+    found: dict[str, Cell] = {
+        "phase": group.name,
+        "count": count,
+        "duration_s": energy.seconds,
+        "kind": kind,
+        "component": host,
+        "scope": "total",
+        "joules": energy.joules,
+        "expanded_joules": energy.expanded_joules,
+        "mean_watts": energy.mean_watts,
+        "coverage": energy.coverage,
+        "method": "sum",
+        "estimate": energy.estimate,
+        "accuracy_known": energy.accuracy_known,
+    }
+    return [found.get(column) for column in COLUMNS]
 
 
 def _rows(summary: Summary) -> Iterator[tuple[PhaseGroup, str, EnergyFigure | None]]:

@@ -12,7 +12,7 @@ from director.report_page.page import REPORT
 from director.running.notices import say
 from director.running.run_options import ReportOptions
 from director.running.series import SeriesResults, report_series, series_json
-from director.session.files import SERIES, load_manifest
+from director.session.files import SERIES, SessionError, load_manifest
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ def write_report(directory: Path, options: ReportOptions, wanted: Wanted) -> Non
     """
     drawn = 0
     if (directory / SERIES).exists():
+        if options.questions.against is not None:
+            raise SessionError(f"--against compares single runs: name one of them, such as {directory}/run-001")
         results = report_series(directory, options)
         if wanted.form != "table":
             write_out(_series_file(directory, results, wanted.form), wanted.output)

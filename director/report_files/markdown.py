@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from director.answers.host_text import joined_facts, scaling_facts, short_rows
 from director.answers.number_text import duration_text, figure_text, share_text, watts_text
-from director.answers.summary import EnergyFigure, PhaseGroup, Summary
+from director.answers.summary import EnergyFigure, OverHosts, PhaseGroup, Scaling, Summary
 from director.report_files.markdown_text import escaped, fenced, table
 from director.report_page import page_data
 from director.report_page.headline import common_host, headline
@@ -34,6 +35,8 @@ def session_markdown(summary: Summary, manifest: Manifest) -> str:
         *_warnings(summary),
         *_metrics(summary),
         *_energies(summary),
+        *_hosts(summary),
+        *_scaling(summary),
         *_budget(summary),
         *_sampling(summary),
         *_again(summary, manifest),
@@ -130,6 +133,32 @@ def _energy_rows(summary: Summary, phase: PhaseGroup) -> list[list[str]]:
         )
     more = len(phase.components) - MOST_COMPONENTS
     return rows if more <= 0 else [*rows, [name, f"{more} more in summary.json", *[""] * 6]]
+
+
+def _hosts(summary: Summary) -> list[str]:
+    """Of several hosts, or where the interconnect was asked for."""
+    over = summary.over_hosts
+    if not isinstance(over, OverHosts):
+        return []
+    pairs = list(zip(over.phases[:MOST_PHASES], summary.phases, strict=False))
+    rows = [
+        [phase.name, duration_text(group.duration_s), row.label, row.note, row.energy, row.watts]
+        for phase, group in pairs
+        for row in short_rows(over, phase, group, _label_of_sums(summary))
+    ]
+    lines = ["## Hosts", "", *table(("phase", "duration", "host", "note", "energy ± U", "mean W"), rows, 4)]
+    facts = [[phase.name, name, text] for phase, group in pairs for name, text in joined_facts(phase, group)]
+    if facts:
+        lines += ["## Ranks that waited for each other", "", *table(("phase", "", ""), facts, 3)]
+    lines += [f"Interconnect: {escaped(over.interconnect)}", ""] if over.interconnect else []
+    return lines
+
+
+def _scaling(summary: Summary) -> list[str]:
+    if not isinstance(summary.scaling, Scaling):
+        return []
+    facts = [[name, text] for name, text in scaling_facts(summary.scaling)]
+    return ["## Against a smaller run", "", *table(("", ""), facts, 2)]
 
 
 def _budget(summary: Summary) -> list[str]:

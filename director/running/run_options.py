@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from director.answers.questions import NO_QUESTIONS, Questions
 from director.session.manifest import Factors
 
 
@@ -20,6 +21,7 @@ class ReportOptions:
     quiet: bool = False
     explain: bool = False
     page_required: bool = False  # without the page the report has failed
+    questions: Questions = NO_QUESTIONS
 
 
 @dataclass(frozen=True)
