@@ -89,7 +89,9 @@ def split_interconnect(
 ) -> tuple[list[tuple[str, Channel]], list[tuple[str, Channel]], list[str]]:
     """Channels of nodes and of the interconnect, and names that fit none: `HOST/DEVICE`, or `HOST` for all it has."""
     wanted = set(names)
-    nodes, switches, fitted = [], [], set()
+    nodes: list[tuple[str, Channel]] = []
+    switches: list[tuple[str, Channel]] = []
+    fitted: set[str] = set()
     for host, channel in channels:
         fits = wanted & {host, f"{host}/{channel.device}"}
         fitted |= fits

@@ -169,6 +169,14 @@ def waiting(joins: Joins, mine: Ints, own_begin_ns: Ints, own_end_ns: Ints) -> t
     return begin[waited], end[waited]
 
 
+def medians(values: Ints, number: Ints) -> Floats:
+    """For each value the median of those that have its number."""
+    _, label, lengths = np.unique(number, return_inverse=True, return_counts=True)
+    label = label.reshape(-1)
+    starts = np.cumsum(lengths) - lengths
+    return _median(values, label, starts, lengths)[label]
+
+
 def _over(extreme: np.ufunc, values: Ints, starts: Ints) -> Ints:
     found: Ints = extreme.reduceat(values, starts) if len(starts) else values[:0]
     return found

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from director.answers.number_text import watts_text
-from director.answers.summary import Summary
-from director.report_page import page_data
+from director.answers.summary import OverHosts, Scaling, Summary
+from director.report_page import host_data, page_data
 from director.report_page.embed import Header, encode, json_in_html
 from director.report_page.headline import chief_phase, common_host, headline
 from director.report_page.phase_strip import Block, Strip, phase_strip
 from director.report_page.plot_data import CAUSES, Envelope, PlotData, plot_data
+from director.report_page.straggler_plot import Lateness, lateness
 from director.report_page.template import render, shown
 from director.session.files import write_durably
 from director.session.manifest import Manifest
 
 REPORT = "report.html"
 MOST_PHASES = 12  # shown at once; the rest is folded away
+MOST_DEVICES = 512  # in the table of readings
 LONGEST_NAME = 120
 COLOURS = 10  # of lines, in page.css
 PARTS = (
@@ -51,13 +53,15 @@ def session_html(session: Path, manifest: Manifest, summary: Summary) -> str:
     """The page as text."""
     data = plot_data(session, manifest)
     strip = phase_strip(session, data.origin_ns)
-    panels = _panels(data, common_host(summary))
-    drawn = [*data.power, *data.temperatures, *data.clocks]
+    over = summary.over_hosts
+    late = lateness(session, over, data) if isinstance(over, OverHosts) else None
+    panels = _panels(data, late, common_host(summary))
+    drawn = [*data.power, *(late.envelopes if late else []), *data.temperatures, *data.clocks]
     headers, values = encode(drawn)
     return render(
         "session.html",
         scripts=bool(panels),
-        parts=[*PARTS[:1], *([("warnings", "Warnings")] if summary.warnings else []), *PARTS[1:]],
+        parts=_parts(summary),
         title=summary.label or summary.session,
         version=summary.tool_version,
         when=page_data.when_text(manifest),
@@ -74,6 +78,8 @@ def session_html(session: Path, manifest: Manifest, summary: Summary) -> str:
         phases=page_data.phase_bars(summary),
         most_phases=MOST_PHASES,
         phases_left_out=summary.phases_left_out,
+        hosts=host_data.host_section(summary),
+        scaling=host_data.scaling_rows(summary),
         metrics=summary.metrics,
         meanings=page_data.WHAT_METRICS_MEAN,
         part_label="ESTIMATE" if summary.estimate_only else "ESTIMATE in part",
@@ -81,6 +87,7 @@ def session_html(session: Path, manifest: Manifest, summary: Summary) -> str:
         budgets=page_data.budgets(summary),
         sampling=summary.sampling,
         readings=page_data.component_readings(summary),
+        most_devices=MOST_DEVICES,
         chief=chief_phase(summary).name,
         command=shlex.join(summary.command),
         own_command=page_data.own_command(summary, manifest),
@@ -89,6 +96,18 @@ def session_html(session: Path, manifest: Manifest, summary: Summary) -> str:
         plots_json=json_in_html(_plots(data, strip, panels, headers)),
         values=values,
     )
+
+
+def _parts(summary: Summary) -> list[tuple[str, str]]:
+    """Anchors and names of the page's parts."""
+    parts = list(PARTS)
+    parts[1:1] = [("warnings", "Warnings")] if summary.warnings else []
+    place = parts.index(("metrics", "Metrics"))
+    parts[place:place] = [
+        *([("hosts", "Hosts")] if isinstance(summary.over_hosts, OverHosts) else []),
+        *([("scaling", "Scaling")] if isinstance(summary.scaling, Scaling) else []),
+    ]
+    return parts
 
 
 @dataclass(frozen=True)
@@ -105,11 +124,16 @@ class Line:
 class Panel:
     """One plot."""
 
-    kind: str  # "power", "temperature", "clock"
+    kind: str  # "power", "lateness", "temperature", "clock"
     title: str
     unit: str
     estimate: bool
     lines: list[Line]
+
+    @property
+    def heat(self) -> bool:
+        """Whether it stands in the part on temperature and clocks."""
+        return self.kind in ("temperature", "clock")
 
     @property
     def description(self) -> str:
@@ -117,13 +141,16 @@ class Panel:
         return f"{self.title} in {self.unit} over time of {', '.join(line.label for line in self.lines)}"
 
 
-def _panels(data: PlotData, host: str) -> list[Panel]:
+def _panels(data: PlotData, late: Lateness | None, host: str) -> list[Panel]:
     """Plots in the order of the page: power by scope, then temperatures and clocks by unit."""
     groups: dict[tuple[str, str, str], list[tuple[int, Envelope]]] = {}
-    kinds = [("power", data.power), ("temperature", data.temperatures), ("clock", data.clocks)]
+    kinds = [("power", data.power), ("lateness", late.envelopes if late else [])]
+    kinds += [("temperature", data.temperatures), ("clock", data.clocks)]
     all_of_them = [(kind, envelope) for kind, envelopes in kinds for envelope in envelopes]
     for number, (kind, envelope) in enumerate(all_of_them):
         title = page_data.SCOPES.get(envelope.scope, envelope.scope) if kind == "power" else kind
+        if kind == "lateness" and late is not None:
+            title = f"{shown(late.phase, 40)}: end after the median rank's"
         groups.setdefault((kind, title, envelope.unit), []).append((number, envelope))
     return [
         Panel(
@@ -153,7 +180,11 @@ def _plots(data: PlotData, strip: Strip, panels: Sequence[Panel], headers: Seque
         "end": data.end_ns * 1e-9,
         "lines": headers,
         "panels": [
-            {"kind": p.kind, "unit": p.unit, "lines": [{"line": n.line, "colour": n.colour} for n in p.lines]}
+            {
+                "kind": "power" if p.kind == "lateness" else p.kind,
+                "unit": p.unit,
+                "lines": [{"line": n.line, "colour": n.colour} for n in p.lines],
+            }
             for p in panels
         ],
         "strip": rows,

@@ -8,9 +8,11 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from director.answers.host_text import worst_first
 from director.answers.number_text import duration_text, figure_text, share_text, watts_text
 from director.answers.summary import EnergyFigure, Metric, PhaseGroup, Summary
 from director.report_page.headline import chief_phase, common_host
+from director.report_page.host_data import MOST_BARS, several_hosts, share_figure
 from director.session.manifest import Manifest
 
 TERMS = {
@@ -168,8 +170,12 @@ def phase_bars(summary: Summary) -> list[PhaseBars]:
     host, chief = common_host(summary), chief_phase(summary)
     largest = max((_reach(p.total) for p in summary.phases if p.total is not None), default=0.0)
     found = []
-    for phase in summary.phases:
+    over = several_hosts(summary)
+    for number, phase in enumerate(summary.phases):
         parts = [(figure, "part") for figure in phase.components] + [(f, "unexplained") for f in phase.not_explained]
+        if over is not None:  # devices of many hosts are too many to show
+            shares = worst_first([share for share in over.phases[number].hosts if share.energy is not None])
+            parts = [(share_figure(share), "part") for share in shares[:MOST_BARS]]
         widest = max((_reach(figure) for figure, _ in parts), default=0.0)
         found.append(
             PhaseBars(
@@ -193,7 +199,7 @@ def _bar(figure: EnergyFigure | None, host: str, largest: float, kind: str) -> B
         name = "total" if figure is None else figure.name.removeprefix(host)
         note = "" if figure is None else f"only {share_text(figure.coverage)} of the time was measured"
         return Bar(name, note, "not measured", "–", 0.0, 0.0, 0.0, kind, False)
-    notes = [SCOPES.get(figure.scope, "")] if kind == "part" else []
+    notes = [SCOPES.get(figure.scope, "")] if kind == "part" else []  # of a host's sum there is none
     notes += ["seen from outside, by no device inside"] if kind == "unexplained" else []
     notes += [f"{figure.coverage:.1%} measured"] if figure.coverage < 0.9995 else []
     notes += [] if figure.accuracy_known else ["± without the device's own error"]
@@ -271,13 +277,22 @@ def facts(summary: Summary, manifest: Manifest) -> list[tuple[str, str]]:
     ]
     if manifest.workload is not None:
         found.append(("working directory", manifest.workload.cwd))
+    hosts_of: dict[tuple[str, str], list[str]] = {}  # what equal hosts have in common is told once
     for host in manifest.hosts:
-        at = f" of {host.name}" if len(manifest.hosts) > 1 else ""
-        found += [(f"{name.replace('_', ' ')}{at}", text) for name, text in host.system.items()]
         models = dict.fromkeys(c.model for f in host.streams for c in f.stream.channels if c.model)
-        found += [(f"devices{at}", ", ".join(models))] if models else []
+        told = [(name.replace("_", " "), text) for name, text in host.system.items()]
+        for fact in [*told, *([("devices", ", ".join(models))] if models else [])]:
+            hosts_of.setdefault(fact, []).append(host.name)
+    for (name, text), hosts in hosts_of.items():
+        at = f" of {hosts_text(hosts)}" if len(manifest.hosts) > 1 else ""
+        found.append((f"{name}{at}", text))
     found += list(manifest.environment.items())
     return found
+
+
+def hosts_text(hosts: Sequence[str]) -> str:
+    """`a, b and 40 more hosts`."""
+    return ", ".join(hosts) if len(hosts) <= 3 else f"{hosts[0]}, {hosts[1]} and {len(hosts) - 2} more hosts"
 
 
 def units_of_time(rate_hz: float) -> str:
