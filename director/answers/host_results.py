@@ -10,7 +10,7 @@ from msgspec import UnsetType
 
 from director.answers.phase_intervals import HostIntervals, IntervalMaker, JoinedPhases, PhaseName
 from director.answers.questions import Questions
-from director.answers.straggling import joined_figures
+from director.answers.straggling import joined_figures, times_last
 from director.answers.summary import (
     EnergyFigure,
     HostEnergy,
@@ -130,6 +130,7 @@ def _host_phase(
     name = gathered.names[number]
     figures, own, waited = gathered.figures[number], gathered.own[number], gathered.waiting[number]
     shares = []
+    last = {} if gathered.together is None else times_last(gathered.together, number)
     for host in hosts:
         cut, time = of_host.get(host, []), times.get(host)
         shares.append(
@@ -139,6 +140,7 @@ def _host_phase(
                 phases=time.phases[number] if time else 0,
                 own=_energy(cut, own, time.own_s[number]) if time else None,
                 waiting=_energy(cut, waited, time.waiting_s[number]) if time else None,
+                times_last=last.get(host, 0),
             )
         )
     known = [s.host for s in shares if s.energy is not None and s.energy.joules is not None]

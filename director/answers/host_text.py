@@ -62,7 +62,7 @@ def total_row(over: OverHosts, phase: HostPhase, group: PhaseGroup, part_label: 
     measured, hosts = len(over.hosts), len(over.hosts) + len(over.without_data)
     label = f"{hosts} hosts" if measured == hosts else f"{measured} of {hosts} hosts"
     if phase.interconnect is not None and phase.interconnect.method != "estimate":
-        label += ", interconnect"
+        label += " + switches"
     return _figure_row(label, group.total, part_label, "total")
 
 
@@ -185,7 +185,8 @@ def scaling_facts(scaling: Scaling) -> list[tuple[str, str]]:
     facts = [
         (
             "against",
-            f"{scaling.against}: {scaling.smaller_n} {scaling.unit} there, {scaling.n} here; phase {scaling.phase}, {per}",
+            f"{scaling.against}: {scaling.smaller_n} {scaling.unit} there, {scaling.n} here; "
+            f"phase {scaling.phase}, {per}",
         ),
         ("speed-up", figure_text(scaling.speed_up, scaling.speed_up_expanded, "")),
         ("parallel efficiency", figure_text(scaling.efficiency, scaling.efficiency_expanded, "")),

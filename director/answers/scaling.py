@@ -42,8 +42,8 @@ def scaling(session: Path, summary: Summary, against: Path) -> Scaling:
         _check_end(run)
     if small.phase.name != large.phase.name:
         raise SessionError(
-            f"{against} has the energy of its {small.phase.name}, {session} of its {large.phase.name}: mark a phase run "
-            "in both, or in neither"
+            f"{against} has the energy of its {small.phase.name}, {session} of its {large.phase.name}: mark a phase "
+            "run in both, or in neither"
         )
     unit, n1, n = _sizes(small, large)
     work, w1, w, assumed = _work(small, large)
@@ -140,8 +140,8 @@ def _sizes(small: _Run, large: _Run) -> tuple[str, int, int]:
     n1, n = (small.ranks, large.ranks) if unit == "ranks" else (small.hosts, large.hosts)
     if n1 >= n:
         raise SessionError(
-            f"{small.session} ran on {n1} {unit}, {large.session} on {n}: --against wants a run on fewer; for two runs of "
-            "one size see docs/how-to/compare.md"
+            f"{small.session} ran on {n1} {unit}, {large.session} on {n}: --against wants a run on fewer; for two runs "
+            "of one size see docs/how-to/compare.md"
         )
     return unit, n1, n
 
@@ -156,8 +156,8 @@ def _work(small: _Run, large: _Run) -> tuple[str, float, float, list[str]]:
     for run, told in ((small, one), (large, other)):
         for work, names in told.items():
             raise SessionError(
-                f"{run.session} tells {work} in phase {next(iter(names))}, and the other run does not: whether both did "
-                "the same work is unknown. Mark the same work in the same phase of both (docs/marks.md)"
+                f"{run.session} tells {work} in phase {next(iter(names))}, and the other run does not: whether both "
+                "did the same work is unknown. Mark the same work in the same phase of both (docs/marks.md)"
             )
     return "", 1.0, 1.0, ["both runs did the same work: neither tells what it did"]
 

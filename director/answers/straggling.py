@@ -11,6 +11,14 @@ from director.phases.table import PhaseTable
 MOST_STRAGGLERS = 10
 
 
+def times_last(together: JoinedPhases, number: int) -> dict[str, int]:
+    """By host, how often one of its ranks was the last of a name's joined phases."""
+    joins = together.of_name[number]
+    host = together.host[joins.rows[joins.last[joins.told]]]
+    counts = np.bincount(host[host >= 0], minlength=len(together.hosts)).tolist()
+    return dict(zip(together.hosts, counts, strict=True))
+
+
 def joined_figures(table: PhaseTable, together: JoinedPhases, number: int, waiting: HostEnergy | None) -> JoinedFigures:
     """Figures of one name's joined phases, of which there is one at least. `waiting` is what it cost to wait."""
     joins = together.of_name[number]

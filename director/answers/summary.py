@@ -105,6 +105,7 @@ class HostShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phases: int = 0  # that were marked on this host
     own: HostEnergy | None = None  # in these
     waiting: HostEnergy | None = None  # after its own end of a joined phase, until the last one's
+    times_last: int = 0  # how often one of its ranks was the last
 
 
 class Imbalance(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,10 +86,10 @@ def _number(outer: Ints, index: Ints, who: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Joins:
-    """The joined phases of one name that have two participants or more. Arrays per joined phase, but for the first four."""
+    """The joined phases of one name that have two participants or more. Arrays per joined phase, unless it is said."""
 
-    rows: Ints  # of the phase table, by joined phase
-    begin_ns: Ints  # of these rows
+    rows: Ints  # of the phase table, by joined phase; an array per row, as the next three
+    begin_ns: Ints
     end_ns: Ints
     join: Ints  # which joined phase each of these rows belongs to, from 0
     members: Ints
@@ -148,8 +148,8 @@ def joins_of(table: PhaseTable, rows: Ints, joined: Ints, who: Ints) -> Joins:
 def waiting(joins: Joins, mine: Ints, own_begin_ns: Ints, own_end_ns: Ints) -> tuple[Ints, Ints]:
     """Begin and end of the times that a host waited: from its own end of a joined phase to the last one's.
 
-    Not while it was in another phase of the name, nor once it had begun a next one. What waits within the host, one rank
-    for another, is not seen.
+    Not while it was in another phase of the name, nor once it had begun a next one. What waits within the host, one
+    rank for another, is not seen.
 
     Args:
         mine: places in `joins.rows` of the host's phases.

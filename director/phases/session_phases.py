@@ -45,10 +45,10 @@ def read_phases(
         for source in manifest.phase_sources:
             for event in _events(session, source, host.boot_id, problems, is_early if clock is not None else None):
                 yield _on_session_clock(event, manifest.replay_clock)
-            if source.kind == "marks" and len(manifest.hosts) > 1:
-                for one in manifest.hosts:
-                    for event in mark_files.read(session / source.file / one.name, problems, one.boot_id or None):
-                        yield _of_host(event, one.name)
+            for one in manifest.hosts if source.kind == "marks" else []:  # of a fleet, a folder for each
+                for event in mark_files.read(session / source.file / one.name, problems, one.boot_id or None):
+                    placed = _on_session_clock(event, manifest.replay_clock)
+                    yield _of_host(placed, one.name) if len(manifest.hosts) > 1 else placed
 
     place = clock.to_monotonic if clock is not None else None
     table, found, points = phase_builder.build(events(), begin_ns=begin_ns, end_ns=end_ns, wall_to_session=place)

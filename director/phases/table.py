@@ -54,8 +54,8 @@ class PhaseTable:
 def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | None = None) -> None:
     """Write `phases.parquet`: the table's columns with names and lanes as text, what was not said as null.
 
-    Work is in columns `work_samples`, `work_tokens` …; attributes are JSON text. `joined` comes with several hosts, as a
-    column besides that of the host.
+    Work is in columns `work_samples`, `work_tokens` …; attributes are JSON text. `joined` comes with several hosts, and
+    with it a column of the host.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -68,7 +68,7 @@ def _all_rows(summary: Summary) -> Iterator[list[Cell]]:
 
 
 def _host_rows(over: OverHosts, phase: HostPhase, group: PhaseGroup) -> Iterator[list[Cell]]:
-    """Of each host its energy in the phase, in its own phases of the name and while it waited; then what else there is."""
+    """Of each host its energy in the phase, in its own phases of the name and while it waited; then of the sums."""
     if len(over.hosts) + len(over.without_data) > 1:
         for share in phase.hosts:
             yield _host_cells(group, "host", share.host, share.energy, group.count)

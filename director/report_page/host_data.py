@@ -77,9 +77,7 @@ def _line(share: HostShare, waited: HostPhase | None) -> HostLine:
     in_joined = None if waited is None else next((s for s in waited.hosts if s.host == share.host), None)
     own = in_joined.own if in_joined is not None and in_joined.phases else None
     cost = None if in_joined is None else in_joined.waiting
-    last = 0
-    if waited is not None and waited.joined is not None:
-        last = sum(straggler.times_last for straggler in waited.joined.stragglers if straggler.host == share.host)
+    last = 0 if in_joined is None else in_joined.times_last
     return HostLine(
         host=share.host,
         energy=energy_text(energy),
