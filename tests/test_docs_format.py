@@ -12,6 +12,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from made_fleet_session import made_training
+
+from director.answers.questions import Questions
+from director.answers.results import write_results
 
 PAGE = Path(__file__).parent.parent / "docs" / "session-format.md"
 JOB = "from power_agent import phase\nwith phase('run', samples=3):\n    pass"
@@ -62,6 +66,17 @@ def test_json_is_documented(session: Path, file: str) -> None:
 @pytest.mark.parametrize("file", ["phases.parquet", "energies.parquet"])
 def test_columns_are_documented(session: Path, file: str) -> None:
     assert set(pq.read_schema(session / file).names) == documented_fields(file)
+
+
+def test_several_hosts_are_documented(tmp_path: Path) -> None:
+    small, large = made_training(tmp_path / "small", 2), made_training(tmp_path / "large", 3)
+    write_results(small)
+    write_results(large, questions=Questions(against=small, interconnect_watts=5.0))
+    there = set(fields(json.loads((large / "summary.json").read_text())))
+    more = {"host", "joined"}
+    assert set(pq.read_schema(large / "phases.parquet").names) == documented_fields("phases.parquet") | more
+    assert there - named("summary.json") - named("Several hosts") == set()
+    assert documented_fields("Several hosts") - there - more == set()
 
 
 def test_traces_are_as_documented(session: Path) -> None:

@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from director.answers.host_results import _interconnect, imbalance
 from director.answers.metrics import olympic, session_metrics
+from director.answers.phase_intervals import join_hosts, phase_names
+from director.answers.questions import Questions
+from director.answers.scaling import energy_ratio, speed
+from director.answers.straggling import joined_figures
 from director.answers.summary import EnergyFigure, Metric, PhaseGroup
 from director.energy.align import align
 from director.energy.channel_timing import timing_of
@@ -25,11 +30,14 @@ from director.energy.component_energy import Intervals, Source, component_energy
 from director.energy.components import build_tree
 from director.energy.group_energy import not_explained, total_figure
 from director.energy.interval_energy import TERMS, Energies, _edge, interval_energies
+from director.phases.builder import build
+from director.phases.join import waiting
 from director.running.series import olympic_score
 from director.session.manifest import Factors
 from director.session.trace_store import Piece
 from drivers.contract import Accuracy, Channel
 from drivers.rapl.driver import counter_modulus
+from power_agent.messages import MarkEvent
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -531,6 +539,99 @@ def difference(given: Given) -> tuple[Results, Results]:
     )
 
 
+def waiting_energy(given: Given) -> tuple[Results, Results]:
+    ends, watts = given["end_s"], given["waiting_watts"]
+    marks = [
+        MarkEvent(
+            t_ns=t * S, clock="monotonic", op=op, name="step", index=0, key=f"{i}", lane=f"{i}", host=f"h{i}", rank=i
+        )  # type: ignore[arg-type]
+        for i, end in enumerate(ends)
+        for op, t in (("begin", 0), ("end", end))
+    ]
+    table, _, _ = build(marks, begin_ns=0, end_ns=(max(ends) + 1) * S, wall_to_session=None)
+    together = join_hosts(table, phase_names(table)[0], [f"h{i}" for i in range(len(ends))])
+    joins = together.of_name[1]
+    seconds, joules = 0.0, 0.0
+    for i, power in enumerate(watts):
+        channel = gauge({"period_s": 1.0, "window_s": 1.0})
+        piece = trace(1 + np.arange(max(ends) + 1), [200.0] * ends[i] + [float(power)] * (max(ends) + 1 - ends[i]))
+        for begin, end in zip(
+            *waiting(
+                joins, np.flatnonzero(together.host[joins.rows] == i), np.zeros(1, np.int64), np.array([ends[i] * S])
+            ),
+            strict=True,
+        ):
+            seconds += (end - begin) / S
+            joules += float(energies(channel, 1.0, piece, {"begin_s": begin / S, "end_s": end / S}).joules[0])
+    told = joined_figures(table, together, 1, None)
+    return (
+        {"late_s": told.late_s, "waiting_s": seconds, "waiting_joules": joules},
+        {
+            "late_s": max(ends) - sorted(ends)[len(ends) // 2],
+            "waiting_s": sum(max(ends) - end for end in ends),
+            "waiting_joules": sum((max(ends) - end) * power for end, power in zip(ends, watts, strict=True)),
+        },
+    )
+
+
+def host_imbalance(given: Given) -> tuple[Results, Results]:
+    values = {f"h{i}": x for i, x in enumerate(given["joules"])}
+    found = imbalance(values, {f"h{i}": u for i, u in enumerate(given["U_joules"])}, given["U_sum_joules"])
+    assert found is not None and found.expanded is not None
+    joules, largest = given["joules"], max(given["joules"])
+    ratio = largest / (sum(joules) / len(joules))
+    relative = given["U_joules"][joules.index(largest)] / largest, given["U_sum_joules"] / sum(joules)
+    return (
+        {"imbalance": found.ratio, "U_imbalance": found.expanded},
+        {"imbalance": ratio, "U_imbalance": ratio * sqrt(relative[0] ** 2 + relative[1] ** 2)},
+    )
+
+
+def scaling_figures(given: Given) -> tuple[Results, Results]:
+    (t1, t), (w1, w), (e1, e), (n1, n) = (given[key] for key in ("seconds", "work", "joules", "n"))
+    (ut1, ut), (ue1, ue) = given["U_seconds"], given["U_joules"]
+    speed_up, share = speed(t1, t, w1, w, ut1, ut)
+    ratio, u_ratio = energy_ratio(e1, e, w1, w, ue1, ue)
+    assert u_ratio is not None
+    by_hand, of_energy = (t1 / w1) / (t / w), (e / w) / (e1 / w1)
+    return (
+        {
+            "speed_up": speed_up,
+            "U_speed_up": speed_up * share,
+            "efficiency": speed_up * n1 / n,
+            "energy_ratio": ratio,
+            "U_energy_ratio": u_ratio,
+        },
+        {
+            "speed_up": by_hand,
+            "U_speed_up": by_hand * sqrt((ut1 / t1) ** 2 + (ut / t) ** 2),
+            "efficiency": by_hand * n1 / n,
+            "energy_ratio": of_energy,
+            "U_energy_ratio": of_energy * sqrt((ue1 / e1) ** 2 + (ue / e) ** 2),
+        },
+    )
+
+
+def interconnect_estimate(given: Given) -> tuple[Results, Results]:
+    watts = given["interconnect_watts"]
+    estimate, both = _interconnect([], {}, phase_group("run", given), Questions(interconnect_watts=watts))
+    assert estimate is not None and estimate.joules is not None
+    assert both is not None and both.joules is not None and both.expanded_joules is not None
+    by_hand = watts * given["seconds"]
+    return (
+        {
+            "interconnect_joules": estimate.joules,
+            "with_interconnect_joules": both.joules,
+            "U_with_interconnect_joules": both.expanded_joules,
+        },
+        {
+            "interconnect_joules": by_hand,
+            "with_interconnect_joules": given["energy_joules"] + by_hand,
+            "U_with_interconnect_joules": given["U_joules"],
+        },
+    )
+
+
 CHECKS: dict[str, Callable[[Given], tuple[Results, Results]]] = {
     check.__name__: check
     for check in (
@@ -558,6 +659,10 @@ CHECKS: dict[str, Callable[[Given], tuple[Results, Results]]] = {
         olympic_mean,
         repeats,
         difference,
+        waiting_energy,
+        host_imbalance,
+        scaling_figures,
+        interconnect_estimate,
     )
 }
 BLOCKS = [

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -103,7 +104,7 @@ def test_hosts_add_up_to_the_total_and_phases_to_the_whole(watts: list[list[int]
     phases: dict[tuple[str, int | None], list[Marked]] = {}
     for i, cut in enumerate(cuts):
         edges = [0, *cut, 12]
-        phases[f"h{i}", i] = [Marked("part", a, b, n) for n, (a, b) in enumerate(zip(edges, edges[1:]))]  # noqa: B905
+        phases[f"h{i}", i] = [Marked("part", a, b, n) for n, (a, b) in enumerate(pairwise(edges))]
     with TemporaryDirectory() as folder:
         session = made_fleet(Path(folder), hosts, phases, 12)
         summary = write_results(session)

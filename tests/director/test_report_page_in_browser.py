@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from made_fleet_session import made_training
 from made_gpu_training import PEAK_WATTS, SPIKE_SHARE, made_gpu_training
 from made_session import made_manifest, made_marks, made_stream
 
@@ -280,3 +281,20 @@ def test_gaps_are_not_drawn(open_page: Open, tmp_path: Path) -> None:
         page.mouse.move(box["x"] + box["width"] * share, box["y"] + 20)
         told.append(page.locator(".legend output").inner_text())
     assert told == ["50 W", "–", "50 W"]
+
+
+@pytest.mark.parametrize(("hosts", "viewport"), [(3, DESKTOP), (3, PHONE), (40, DESKTOP)])
+def test_hosts_and_their_stragglers_are_shown(
+    tmp_path: Path, open_page: Open, hosts: int, viewport: dict[str, int]
+) -> None:
+    made_training(tmp_path, hosts, steps=6, slow=1)
+    summary = write_results(tmp_path)
+    page = open_page(write_page(tmp_path, load_manifest(tmp_path), summary), viewport=viewport)
+    rows = page.locator("#hosts table").first.locator("tbody tr")
+    assert rows.count() == hosts
+    assert page.locator("#hosts").get_by_text("node1 rank 1: 6 of 6 times").count() == 1
+    plot = page.locator("figure.panel", has_text="end after the median rank's")
+    plot.scroll_into_view_if_needed()
+    plot.locator("canvas").wait_for()
+    assert plot.locator(".legend button").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -98,8 +99,11 @@ def test_bounds_of_the_clocks_are_in_the_speed_up(tmp_path: Path) -> None:
         log = session / "logs/log.txt"
         log.parent.mkdir()
         lines = [(ORIGIN_NS + S, "run_start"), (ORIGIN_NS + (seconds + 1) * S, "run_stop")]
-        text = ':::MLLOG {"namespace": "", "time_ms": %d, "event_type": "INTERVAL", "key": "%s", "value": null, "metadata": {}}\n'
-        log.write_text("".join(text % (t_ns // 1_000_000, key) for t_ns, key in lines))
+        entries = [
+            {"namespace": "", "time_ms": t_ns // 1_000_000, "event_type": "", "key": key, "value": None, "metadata": {}}
+            for t_ns, key in lines
+        ]
+        log.write_text("".join(f":::MLLOG {json.dumps(entry)}\n" for entry in entries))
         at = ORIGIN_NS + S * pa.array(range(seconds + 3)).to_numpy()
         pairs = {"monotonic_ns": at, "wall_ns": at, "bracket_ns": at * 0}
         pq.write_table(pa.table(pairs), session / "traces/clock.parquet")
