@@ -85,7 +85,7 @@ def phase_names(table: PhaseTable) -> tuple[list[PhaseName], int]:
 
 def join_hosts(table: PhaseTable, names: Sequence[PhaseName], hosts: list[str]) -> JoinedPhases:
     """Join the phases of every name over the ranks of all hosts."""
-    host = table.host_codes(hosts)
+    host = table.host_places(hosts)
     who = participants(table, host)
     joined = join(table, [name.code for name in names[1:]], who)  # the command is one
     nobody = joins_of(table, np.empty(0, np.int64), joined, who)

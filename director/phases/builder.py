@@ -111,11 +111,10 @@ class _Builder:
         self._span = (begin_ns, max(begin_ns, end_ns))
         self._warnings = _Warnings()
         self._points: list[Point] = []
-        self._names, self._lanes = _Codes({COMMAND: 0}), _Codes({"": 0})
-        self._lane_hosts: dict[int, str] = {}  # where it is said
+        self._names, self._lanes, self._hosts = _Codes({COMMAND: 0}), _Codes({"": 0}), _Codes()
         self._begin, self._end, self._bound, self._index = array("q"), array("q"), array("q"), array("q")
         self._begin_order, self._end_order = array("q"), array("q")
-        self._name, self._lane, self._rank = array("i"), array("i"), array("i")
+        self._name, self._lane, self._host, self._rank = array("i"), array("i"), array("i"), array("i")
         self._flags: dict[int, int] = {}  # by row, as the work: most have none
         self._work: dict[str, dict[int, float]] = {unit: {} for unit in WORK_UNITS}
         self._attributes: dict[int, dict[str, Any]] = {}
@@ -147,10 +146,8 @@ class _Builder:
         self._end.append(end_ns)
         self._bound.append(bound_ns)
         self._name.append(self._names[name])
-        lane_code = self._lanes[lane]
-        self._lane.append(lane_code)
-        if host:
-            self._lane_hosts[lane_code] = host
+        self._lane.append(self._lanes[lane])
+        self._host.append(self._hosts[host])
         self._begin_order.append(self._order)
         self._end_order.append(0)
         self._index.append(-1)
@@ -319,8 +316,9 @@ class _Builder:
             },
             names=names,
             lanes=list(self._lanes),
+            host_code=np.array(self._host, dtype=np.int32)[order],
+            hosts=list(self._hosts),
             attributes={int(place[row]): kept for row, kept in self._attributes.items() if place[row] >= 0},
-            lane_hosts=self._lane_hosts,
         )
 
 

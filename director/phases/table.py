@@ -36,19 +36,19 @@ class PhaseTable:
     work: dict[str, npt.NDArray[np.float64]]  # by WORK_UNITS; NaN: not said
     names: list[str]
     lanes: list[str]
+    host_code: npt.NDArray[np.int32]  # into hosts: who marked it
+    hosts: list[str]  # "": the session's own clock, where there is one host
     attributes: dict[int, dict[str, Any]] = field(default_factory=dict)  # by row, where there are any
-    lane_hosts: dict[int, str] = field(default_factory=dict)  # by lane code, where several hosts marked
 
     def __len__(self) -> int:
         return len(self.begin_ns)
 
-    def host_codes(self, hosts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """For each row the number of its host in `hosts`; -1: none of these marked it."""
+    def host_places(self, hosts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """For each row the place of its host in `hosts`; -1: none of these marked it, as the whole command."""
         places = {host: number for number, host in enumerate(hosts)}
-        of_lane = np.full(len(self.lanes), -1, dtype=np.int64)
-        for lane, host in self.lane_hosts.items():
-            of_lane[lane] = places.get(host, -1)
-        return of_lane[self.lane_code]
+        found = np.array([places.get(host, -1) for host in self.hosts], dtype=np.int64)[self.host_code]
+        found[0] = -1
+        return found
 
 
 def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | None = None) -> None:
@@ -81,10 +81,9 @@ def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | 
         "attributes": pa.array(attributes, type=pa.string()),
     }
     if joined is not None:
-        hosts = sorted(set(table.lane_hosts.values()))
-        of_row = table.host_codes(hosts)
+        unsaid = np.array(table.hosts)[table.host_code] == ""
         columns["host"] = pa.DictionaryArray.from_arrays(
-            pa.array(of_row.astype(np.int32), mask=of_row < 0), pa.array(hosts, type=pa.string())
+            pa.array(table.host_code, mask=unsaid), pa.array(table.hosts, type=pa.string())
         )
         columns["joined"] = pa.array(joined, mask=joined < 0)
     pq.write_table(pa.table(columns), path, compression="zstd")

@@ -43,7 +43,7 @@ def table_of(phases: dict[int, Sequence[Phase]], last: int = 10_000) -> PhaseTab
 
 
 def who_of(table: PhaseTable) -> np.ndarray:
-    return participants(table, table.host_codes(HOSTS))
+    return participants(table, table.host_places(HOSTS))
 
 
 def joined_sets(table: PhaseTable, name: str) -> set[frozenset[tuple[int, int]]]:
@@ -172,7 +172,7 @@ def test_nobody_is_last_within_what_the_clocks_may_be_off() -> None:
             return at, np.full(len(at), bound)
 
         table, _, _ = build(events, begin_ns=0, end_ns=10_000_000, wall_to_session=place)
-        who = participants(table, table.host_codes([]))
+        who = participants(table, table.host_places([]))
         joins = joins_of(table, np.array([1, 2]), join(table, [1], who), who)
         assert joins.told.tolist() == [told]
 
@@ -203,7 +203,7 @@ def test_waiting_is_the_time_between_ones_own_end_and_the_last_one_s(
     phases[4] = [("step", begin, begin + length, 50 + n) for n, (begin, length) in enumerate(sorted(set(beside)))]
     phases = {rank: marked for rank, marked in phases.items() if marked}
     table = table_of(phases)
-    who, host = who_of(table), table.host_codes(HOSTS)
+    who, host = who_of(table), table.host_places(HOSTS)
     rows = np.flatnonzero(table.name_code == 1)
     joins = joins_of(table, rows, join(table, [1], who), who)
     for number in range(4):
