@@ -100,6 +100,7 @@ class MarkEvent(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     index: int | None = None  # which of the phases of this name: epoch 3
     key: str = ""  # pairs an end with its begin; empty: the innermost open phase of that name in the same lane
+    host: str = ""  # whose clock; empty: the session's own
     lane: str = ""  # who marked: phases nest within a lane ("pid:tid", "rank0")
     rank: int | None = None
     work: dict[str, float] = {}  # what the phase did: samples, tokens, queries, streams

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from director.answers.metrics import session_metrics
 from director.answers.progress import Step
 from director.answers.summary import EnergyFigure, PhaseGroup, Sampling, Summary
 from director.answers.summary_warnings import energy_warnings, session_warnings
-from director.energy.cells import Ints
+from director.energy.cells import Floats, Ints
 from director.energy.channel_check import find_flaw
 from director.energy.component_energy import Intervals, Source, component_energy
 from director.energy.components import Component, build_tree, children, roots
@@ -28,7 +28,8 @@ from director.phases.session_phases import read_phases
 from director.phases.table import PhaseTable, write_phases
 from director.session.files import SessionError, load_manifest, lost_files, write_durably
 from director.session.manifest import Manifest, StreamFile
-from director.session.trace_store import Piece, iter_pieces
+from director.session.session_clocks import SessionClocks
+from director.session.trace_store import Piece
 from drivers.contract import Channel
 
 MOST_GROUPS = 100  # phase names listed in the summary; energies.parquet holds all
@@ -52,10 +53,12 @@ def write_results(session: Path, progress: Step = lambda _name, _done, _of: None
     manifest = load_manifest(session)
     if manifest.state not in ("complete", "recovered"):
         raise SessionError(f"{session} was not finished: run `power-director recover {session}` first")
-    begin_ns, end_ns = _span(session, manifest)
-    table, points, problems = read_phases(session, manifest, begin_ns, end_ns)
+    clocks = SessionClocks(session, manifest)
+    begin_ns, end_ns = _span(manifest, clocks)
+    table, points, problems = read_phases(session, manifest, clocks, begin_ns, end_ns)
     write_phases(session / "phases.parquet", table)
-    groups, left_out, intervals = _groups(table, manifest)
+    groups, left_out, intervals, phases_of = _groups(table, manifest)
+    timed = _Timed(clocks, intervals, phases_of, table)
     channels = [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
     flaws = [(host, channel, find_flaw(channel)) for host, channel in channels]
     tree = build_tree([(host, channel) for host, channel, flaw in flaws if not flaw])
@@ -66,7 +69,9 @@ def write_results(session: Path, progress: Step = lambda _name, _done, _of: None
     with EnergyTableWriter(session / "energies.parquet", len(table)) as writer:
         for number, component in enumerate(tree):  # one at a time: with many phases each takes much memory
             progress(component.name, number, len(tree))
-            energy = component_energy(component, _sources(session, manifest, component), intervals, begin_ns)
+            energy = component_energy(
+                component, _sources(manifest, clocks, component), timed.on(component.host), begin_ns
+            )
             writer.write(energy)
             doubts += energy_warnings(energy)
             watts = idle_watts(energy)
@@ -74,6 +79,7 @@ def write_results(session: Path, progress: Step = lambda _name, _done, _of: None
                 idle[component.name] = watts
             for group, found in zip(groups, figures, strict=True):
                 found[component.name] = component_figure(energy, group.intervals)
+    problems += clocks.warnings()
     cut = roots(tree)
     phases = [
         _phase_group(group, table, found, tree, cut, begin_ns) for group, found in zip(groups, figures, strict=True)
@@ -101,16 +107,14 @@ def write_results(session: Path, progress: Step = lambda _name, _done, _of: None
     return summary
 
 
-def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
+def _span(manifest: Manifest, clocks: SessionClocks) -> tuple[int, int]:
     """Begin and end of the command; where nothing was run or its edges were not seen, of the traces."""
-    workload = manifest.workload
-    begin = workload.started_ns if workload is not None else None
-    end = workload.ended_ns if workload is not None else None
+    begin, end, _ = clocks.workload_span()
     if begin is None or end is None:
         first, last = None, None
         for host in manifest.hosts:
             for file in host.streams:
-                for piece in iter_pieces(session / file.file, []):
+                for piece in clocks.pieces(host.name, file, []):
                     if len(piece.t_ns):
                         low, high = int(piece.t_ns.min()), int(piece.t_ns.max())
                         first = low if first is None else min(first, low)
@@ -122,15 +126,54 @@ def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
     return begin, end
 
 
-def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], int, Intervals]:
+class _Timed:
+    """How wrong the edges of intervals may be against the readings of each host, kept for one host at a time."""
+
+    def __init__(self, clocks: SessionClocks, intervals: Intervals, phases_of: list[Ints], table: PhaseTable) -> None:
+        self._clocks = clocks
+        self._intervals = intervals
+        of_phases = table.host_code.astype(np.int64)
+        unions = [of_phases[rows[0]] if (of_phases[rows] == of_phases[rows[0]]).all() else -1 for rows in phases_of]
+        self._host_code = np.concatenate((of_phases, np.array(unions, np.int64)))
+        self._hosts = table.hosts
+        self._kept = ("", intervals)
+
+    def on(self, host: str) -> Intervals:
+        """The intervals with their bounds against this host's readings.
+
+        Marks and readings of one host bear one clock, so that nothing which ties it to the session's comes between
+        them. Where the marks are of another host, what ties either may be wrong.
+        """
+        if self._kept[0] != host:
+            self._kept = host, self._with_bounds(host)
+        return self._kept[1]
+
+    def _with_bounds(self, host: str) -> Intervals:
+        mine = self._bound(host)
+        if mine is None:
+            return self._intervals
+        own = self._host_code == (self._hosts.index(host) if host in self._hosts else -2)
+        bound = self._intervals.time_bound_ns
+        return replace(self._intervals, time_bound_ns=np.where(own, np.maximum(bound - mine, 0.0), bound + mine))
+
+    def _bound(self, host: str) -> Floats | None:
+        edges = [self._clocks.bound_at(host, at) for at in (self._intervals.begin_ns, self._intervals.end_ns)]
+        if edges[0] is None or edges[1] is None:
+            return None
+        return np.maximum(edges[0], edges[1]).astype(np.float64)
+
+
+def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], int, Intervals, list[Ints]]:
     """Phases by name, the command and the run first, then the longest, and the intervals to give energies for.
 
     Of many names only those that last longest are told, and between them the number of the others. The first intervals
-    are the phases themselves. A name whose phases overlap gets the union of its time besides.
+    are the phases themselves. A name whose phases overlap gets the union of its time besides; the last list holds,
+    for each interval of those, the rows of its phases.
     """
     begins, ends, bounds = [table.begin_ns], [table.end_ns], [table.time_bound_ns.astype(np.float64)]
     count = len(table)
     groups: list[_Group] = []
+    phases_of: list[Ints] = []
     lasting = np.bincount(table.name_code, weights=table.end_ns - table.begin_ns).tolist()
     codes = np.flatnonzero(np.bincount(table.name_code)).tolist()
     names = table.names
@@ -141,6 +184,7 @@ def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], int, I
         intervals = rows
         if len(begin) != len(rows):
             intervals = np.arange(count, count + len(begin))
+            phases_of += [rows] * len(begin)
             count += len(begin)
             begins.append(begin)
             ends.append(end)
@@ -148,14 +192,14 @@ def _groups(table: PhaseTable, manifest: Manifest) -> tuple[list[_Group], int, I
         groups.append(_Group(names[code], rows, intervals, int((end - begin).sum())))
     idle = [(int(a), int(b)) for a, b in manifest.idle_ns]
     intervals_of_all = Intervals(np.concatenate(begins), np.concatenate(ends), np.concatenate(bounds), idle)
-    return groups, len(codes) - len(groups), intervals_of_all
+    return groups, len(codes) - len(groups), intervals_of_all, phases_of
 
 
-def _sources(session: Path, manifest: Manifest, component: Component) -> list[Source]:
+def _sources(manifest: Manifest, clocks: SessionClocks, component: Component) -> list[Source]:
     """The component's channels with the way to read their rows."""
 
     def pieces(file: StreamFile, channel: Channel) -> Iterator[Piece]:
-        return iter_pieces(session / file.file, [channel])
+        return clocks.pieces(component.host, file, [channel])
 
     return [
         Source(channel, file.stream.rate_hz, partial(pieces, file, channel))

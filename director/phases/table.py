@@ -35,6 +35,8 @@ class PhaseTable:
     work: dict[str, npt.NDArray[np.float64]]  # by WORK_UNITS; NaN: not said
     names: list[str]
     lanes: list[str]
+    host_code: npt.NDArray[np.int32]  # into hosts: who marked it
+    hosts: list[str]  # "": the session's own clock, where there is one host
     attributes: dict[int, dict[str, Any]] = field(default_factory=dict)  # by row, where there are any
 
     def __len__(self) -> int:
@@ -49,8 +51,8 @@ def write_phases(path: Path, table: PhaseTable) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def text(codes: npt.NDArray[np.int32], texts: list[str]) -> Any:
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, type=pa.string()))
+    def text(codes: npt.NDArray[np.int32], texts: list[str], unsaid: npt.NDArray[np.bool_] | None = None) -> Any:
+        return pa.DictionaryArray.from_arrays(pa.array(codes, mask=unsaid), pa.array(texts, type=pa.string()))
 
     attributes: list[str | None] = [None] * len(table)
     for row, values in table.attributes.items():
@@ -63,6 +65,7 @@ def write_phases(path: Path, table: PhaseTable) -> None:
         "parent": pa.array(table.parent, mask=table.parent < 0),
         "depth": pa.array(table.depth),
         "lane": text(table.lane_code, table.lanes),
+        "host": text(table.host_code, table.hosts, np.array(table.hosts)[table.host_code] == ""),
         "rank": pa.array(table.rank, mask=table.rank < 0),
         "flags": pa.array(table.flags),
         "time_bound_ns": pa.array(table.time_bound_ns),

@@ -346,6 +346,8 @@ def phase_table(begin_s: np.ndarray, end_s: np.ndarray, names: list[str]) -> Pha
         work={},
         names=["command", *names],
         lanes=["", "1:1"],
+        host_code=np.zeros(n + 1, np.int32),
+        hosts=[""],
     )
 
 
