@@ -548,7 +548,9 @@ def waiting_energy(given: Given) -> tuple[Results, Results]:
         for i, end in enumerate(ends)
         for op, t in (("begin", 0), ("end", end))
     ]
-    table, _, _ = build(marks, begin_ns=0, end_ns=(max(ends) + 1) * S, wall_to_session=None)
+    table, _, _ = build(
+        marks, begin_ns=0, end_ns=(max(ends) + 1) * S, place=lambda _host, _clock, at: (at, np.zeros(len(at), np.int64))
+    )
     together = join_hosts(table, phase_names(table)[0], [f"h{i}" for i in range(len(ends))])
     joins = together.of_name[1]
     seconds, joules = 0.0, 0.0

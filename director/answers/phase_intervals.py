@@ -8,12 +8,12 @@ given to all.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from director.energy.cells import Floats, Ints
+from director.energy.cells import Bools, Floats, Ints
 from director.energy.component_energy import Intervals
 from director.energy.group_energy import union
 from director.phases.join import Joins, join, joins_of, participants, waiting
@@ -103,7 +103,10 @@ class IntervalMaker:
         names: Sequence[PhaseName],
         idle: list[tuple[int, int]],
         together: JoinedPhases | None,
+        bound_at: Callable[[str, Ints], Ints | None],
     ) -> None:
+        """`bound_at`: how wrong a host's instants may be on the session's clock; None: that is the host's own."""
+        self._bound_at = bound_at
         self._table = table
         self._names = names
         self._idle = idle
@@ -126,13 +129,16 @@ class IntervalMaker:
         number = together.hosts.index(host) if together is not None else -1
         if together is not None:
             rows = np.sort(np.concatenate((rows, self._alone.places(number))))
-        pile = _Pile(table.begin_ns[rows], table.end_ns[rows], table.time_bound_ns[rows].astype(np.float64))
+        by_host = table.host_code == (table.hosts.index(host) if host in table.hosts else -1)
+        bounds = table.time_bound_ns[rows].astype(np.float64)
+        pile = _Pile(table.begin_ns[rows], table.end_ns[rows], bounds, by_host[rows])
         covered, own, own_phases, waited = [], [], [], []
         for name, shared in zip(self._names, self._is_shared, strict=True):
             if shared and len(name.begin_ns) == len(name.phases):
                 covered.append(np.searchsorted(rows, name.phases))
             else:
-                covered.append(pile.add(name.begin_ns, name.end_ns, name.time_bound_ns))
+                marked_here = bool(by_host[name.phases].all())
+                covered.append(pile.add(name.begin_ns, name.end_ns, name.time_bound_ns, marked_here))
         if together is not None:
             for i, (name, joins) in enumerate(zip(self._names, together.of_name, strict=True)):
                 phases = name.phases[self._of_name[i].places(number)]
@@ -141,10 +147,11 @@ class IntervalMaker:
                 if len(begin) == len(phases):
                     own.append(np.searchsorted(rows, phases))
                 else:
-                    own.append(pile.add(begin, end, name.time_bound_ns))
+                    own.append(pile.add(begin, end, name.time_bound_ns, True))
                 late = waiting(joins, self._of_joins[i].places(number), begin, end)
-                waited.append(pile.add(*union(*late), name.time_bound_ns))
-        return HostIntervals(pile.intervals(self._idle), rows, covered, own, own_phases, waited)
+                waited.append(pile.add(*union(*late), name.time_bound_ns, False))
+        intervals = pile.intervals(self._idle, lambda at: self._bound_at(host, at))
+        return HostIntervals(intervals, rows, covered, own, own_phases, waited)
 
 
 class _ByHost:
@@ -163,19 +170,29 @@ class _ByHost:
 class _Pile:
     """Intervals, to which more are added."""
 
-    def __init__(self, begin_ns: Ints, end_ns: Ints, bound_ns: Floats) -> None:
-        self._begins, self._ends, self._bounds = [begin_ns], [end_ns], [bound_ns]
+    def __init__(self, begin_ns: Ints, end_ns: Ints, bound_ns: Floats, marked_here: Bools) -> None:
+        self._begins, self._ends, self._bounds, self._here = [begin_ns], [end_ns], [bound_ns], [marked_here]
         self._count = len(begin_ns)
 
-    def add(self, begin_ns: Ints, end_ns: Ints, bound_ns: float) -> Ints:
+    def add(self, begin_ns: Ints, end_ns: Ints, bound_ns: float, marked_here: bool) -> Ints:
         """Add intervals that have one bound, and return their numbers."""
         self._begins.append(begin_ns)
         self._ends.append(end_ns)
         self._bounds.append(np.full(len(begin_ns), bound_ns))
+        self._here.append(np.full(len(begin_ns), marked_here))
         self._count += len(begin_ns)
         return np.arange(self._count - len(begin_ns), self._count)
 
-    def intervals(self, idle: list[tuple[int, int]]) -> Intervals:
-        return Intervals(
-            np.concatenate(self._begins), np.concatenate(self._ends), np.concatenate(self._bounds), list(idle)
-        )
+    def intervals(self, idle: list[tuple[int, int]], bound_at: Callable[[Ints], Ints | None]) -> Intervals:
+        """With their bounds against the host's readings.
+
+        Marks and readings of one host bear one clock, so that nothing which ties it to the session's comes between
+        them. Where the marks are of another host, what ties either may be wrong.
+        """
+        begin, end, bound = np.concatenate(self._begins), np.concatenate(self._ends), np.concatenate(self._bounds)
+        edges = bound_at(begin), bound_at(end)
+        if edges[0] is not None and edges[1] is not None:
+            of_host = np.maximum(edges[0], edges[1]).astype(np.float64)
+            here = np.concatenate(self._here)
+            bound = np.where(here, np.maximum(bound - of_host, 0.0), bound + of_host)
+        return Intervals(begin, end, bound, list(idle))

@@ -29,7 +29,8 @@ from director.phases.session_phases import read_phases
 from director.phases.table import PhaseTable, write_phases
 from director.session.files import SessionError, load_manifest, lost_files, write_durably
 from director.session.manifest import Manifest, StreamFile
-from director.session.trace_store import Piece, iter_pieces
+from director.session.session_clocks import SessionClocks
+from director.session.trace_store import Piece
 from drivers.contract import Channel
 
 MOST_POINTS = 1000
@@ -47,8 +48,9 @@ def write_results(
     manifest = load_manifest(session)
     if manifest.state not in ("complete", "recovered"):
         raise SessionError(f"{session} was not finished: run `power-director recover {session}` first")
-    begin_ns, end_ns = _span(session, manifest)
-    table, points, problems = read_phases(session, manifest, begin_ns, end_ns)
+    clocks = SessionClocks(session, manifest)
+    begin_ns, end_ns = _span(manifest, clocks)
+    table, points, problems = read_phases(session, manifest, clocks, begin_ns, end_ns)
     names, left_out = phase_names(table)
     hosts = [host.name for host in manifest.hosts]
     together = join_hosts(table, names, hosts) if len(hosts) > 1 else None
@@ -61,7 +63,8 @@ def write_results(
     idle: dict[str, float] = {}
     doubts = [f"{c.name} of {host} is left out: its driver tells of {flaw}" for host, c, flaw in flaws if flaw]
     doubts += lost_files(session, manifest)
-    maker = IntervalMaker(table, names, [(int(a), int(b)) for a, b in manifest.idle_ns], together)
+    idle_ns = [(int(a), int(b)) for a, b in manifest.idle_ns]
+    maker = IntervalMaker(table, names, idle_ns, together, clocks.bound_at)
     outermost = {component.name for component in cut}
     with EnergyTableWriter(session / "energies.parquet") as writer:
         of_host: tuple[str, HostIntervals] | None = None
@@ -70,7 +73,7 @@ def write_results(
             if of_host is None or of_host[0] != component.host:
                 of_host = component.host, maker.of(component.host)
             intervals = of_host[1]
-            sources = _sources(session, manifest, component)
+            sources = _sources(manifest, clocks, component)
             energy = component_energy(component, sources, intervals.intervals, begin_ns)
             writer.write(energy, intervals.phases)
             doubts += energy_warnings(energy)
@@ -78,6 +81,7 @@ def write_results(
             if watts is not None:
                 idle[component.name] = watts
             gathered.take(energy, intervals, outermost=component.name in outermost)
+    problems += clocks.warnings()
     inside = _inside(tree)
     listed = len(tree) * len(names) <= MOST_FIGURES
     phases = [
@@ -117,16 +121,14 @@ def write_results(
     return summary
 
 
-def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
+def _span(manifest: Manifest, clocks: SessionClocks) -> tuple[int, int]:
     """Begin and end of the command; where nothing was run or its edges were not seen, of the traces."""
-    workload = manifest.workload
-    begin = workload.started_ns if workload is not None else None
-    end = workload.ended_ns if workload is not None else None
+    begin, end, _ = clocks.workload_span()
     if begin is None or end is None:
         first, last = None, None
         for host in manifest.hosts:
             for file in host.streams:
-                for piece in iter_pieces(session / file.file, []):
+                for piece in clocks.pieces(host.name, file, []):
                     if len(piece.t_ns):
                         low, high = int(piece.t_ns.min()), int(piece.t_ns.max())
                         first = low if first is None else min(first, low)
@@ -138,11 +140,11 @@ def _span(session: Path, manifest: Manifest) -> tuple[int, int]:
     return begin, end
 
 
-def _sources(session: Path, manifest: Manifest, component: Component) -> list[Source]:
+def _sources(manifest: Manifest, clocks: SessionClocks, component: Component) -> list[Source]:
     """The component's channels with the way to read their rows."""
 
     def pieces(file: StreamFile, channel: Channel) -> Iterator[Piece]:
-        return iter_pieces(session / file.file, [channel])
+        return clocks.pieces(component.host, file, [channel])
 
     return [
         Source(channel, file.stream.rate_hz, partial(pieces, file, channel))

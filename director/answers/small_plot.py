@@ -62,7 +62,7 @@ def power_curve(session: Path, manifest: Manifest) -> PowerCurve | None:
     watts = np.sum([_means(part, edges_s) for part in parts], axis=0)
     if not np.isfinite(watts).any():
         return None
-    rows = phase_strip(session, work.started_ns).rows[1:]  # the first is the whole
+    rows = phase_strip(session, data.origin_ns).rows[1:]  # the first is the whole
     return PowerCurve(watts, duration_s, any(part.estimate for part in parts), rows)
 
 

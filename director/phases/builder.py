@@ -17,7 +17,8 @@ from director.session.clock_pairs import Instants
 from power_agent.messages import MarkEvent
 
 COMMAND = "command"
-Place = Callable[[Instants], tuple[Instants, Instants]]
+# (host, "monotonic" or "wall", its instants) → session's instants, and how wrong each may be; None: they have no place
+Place = Callable[[str, str, Instants], tuple[Instants, Instants] | None]
 _OPEN = -(1 << 63)  # stands for an end that did not come
 _LATEST = 1 << 62  # ns; 146 years: an instant beyond is nonsense
 LOG_RESOLUTION_NS = 1_000_000  # logs with wall time stamp in milliseconds, cut off and not rounded
@@ -39,39 +40,45 @@ class Point:
 
 
 def build(
-    events: Iterable[MarkEvent], *, begin_ns: int, end_ns: int, wall_to_session: Place | None
+    events: Iterable[MarkEvent], *, begin_ns: int, end_ns: int, place: Place, host: str = "", bound_ns: int = 0
 ) -> tuple[PhaseTable, list[str], list[Point]]:
     """Build the table of phases.
 
     Args:
         events: marks in any order; those of equal time in one lane in the order they were made.
-        begin_ns, end_ns: the measured command, monotonic.
-        wall_to_session: monotonic instants of wall times (both in ns), and how wrong each may be. None: marks in wall
-            time are left out.
+        begin_ns, end_ns: the measured command, on the session's clock.
+        place: puts instants there; marks that have no place are left out. Asked of wall times and of named hosts.
+        host, bound_ns: where the command ran, and how wrong its edges may be.
 
     Returns:
         The table, whose row 0 is the command; warnings in plain words; and the points in order of time.
     """
-    builder = _Builder(begin_ns, end_ns)
-    for event, t_ns, bound_ns in _placed(events, wall_to_session):
-        builder.add(event, t_ns, bound_ns)
+    builder = _Builder(begin_ns, end_ns, host, bound_ns)
+    for event, t_ns, time_bound_ns in _placed(events, place):
+        builder.add(event, t_ns, time_bound_ns)
     return builder.finish()
 
 
-def _placed(events: Iterable[MarkEvent], wall_to_session: Place | None) -> Iterator[tuple[MarkEvent, int, int]]:
+def _placed(events: Iterable[MarkEvent], place: Place) -> Iterator[tuple[MarkEvent, int, int]]:
     """Every mark with its instant on the session's clock and how wrong that may be."""
     coming = iter(events)
     while batch := list(islice(coming, _AT_ONCE)):
-        wall = [event.t_ns for event in batch if event.clock == "wall" and abs(event.t_ns) < _LATEST]
-        placed: Iterator[tuple[int, int]] = iter(())
-        if wall and wall_to_session is not None:
-            at, bounds = wall_to_session(np.array(wall, dtype=np.int64))
-            placed = zip(at.tolist(), (bounds + LOG_RESOLUTION_NS).tolist(), strict=True)
+        instants: dict[tuple[str, str], list[int]] = {}  # by clock, of those that need a place
         for event in batch:
-            if event.clock == "monotonic" or abs(event.t_ns) >= _LATEST:
+            if (event.host or event.clock == "wall") and abs(event.t_ns) < _LATEST:
+                instants.setdefault((event.host, event.clock), []).append(event.t_ns)
+        placed: dict[tuple[str, str], Iterator[tuple[int, int]] | None] = {}
+        for (host, clock), at_ns in instants.items():
+            found = place(host, clock, np.array(at_ns, dtype=np.int64))
+            resolution_ns = LOG_RESOLUTION_NS if clock == "wall" else 0
+            placed[host, clock] = (
+                zip(found[0].tolist(), (found[1] + resolution_ns).tolist(), strict=True) if found is not None else None
+            )
+        for event in batch:
+            if not (event.host or event.clock == "wall") or abs(event.t_ns) >= _LATEST:
                 yield event, event.t_ns, 0
-            elif wall_to_session is not None:
-                yield event, *next(placed)
+            elif (mine := placed[event.host, event.clock]) is not None:
+                yield event, *next(mine)
 
 
 class _Warnings:
@@ -107,7 +114,7 @@ class _Codes(dict[str, int]):
 class _Builder:
     """Columns grow as marks come in, one row per begin; what needs all marks to be known waits for `finish`."""
 
-    def __init__(self, begin_ns: int, end_ns: int) -> None:
+    def __init__(self, begin_ns: int, end_ns: int, host: str, bound_ns: int) -> None:
         self._span = (begin_ns, max(begin_ns, end_ns))
         self._warnings = _Warnings()
         self._points: list[Point] = []
@@ -123,7 +130,7 @@ class _Builder:
         self._keyed_ends: list[tuple[int, int, int, MarkEvent]] = []  # instant, order, bound; their begin may come yet
         self._plain_ends: list[tuple[int, int, int, MarkEvent]] = []
         self._order = 0
-        self._new_row(self._span[0], self._span[1], 0, COMMAND, "", "")
+        self._new_row(self._span[0], self._span[1], bound_ns, COMMAND, "", host)
 
     def add(self, event: MarkEvent, t_ns: int, bound_ns: int) -> None:
         self._order += 1

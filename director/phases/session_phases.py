@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,43 +16,63 @@ from director.phases.sources import IsEarly, Problems, line_pattern, loadgen, ma
 from director.phases.table import PhaseTable
 from director.session.clock_pairs import ClockFileError, Instants, WallClock
 from director.session.manifest import Host, Manifest, PhaseSource
+from director.session.session_clocks import SessionClocks
 from power_agent.messages import MarkEvent, ReplayClockSpec
 
 
 def read_phases(
-    session: Path, manifest: Manifest, begin_ns: int, end_ns: int
+    session: Path, manifest: Manifest, clocks: SessionClocks, begin_ns: int, end_ns: int
 ) -> tuple[PhaseTable, list[Point], list[str]]:
     """Build the phase table of a session. Row 0 spans begin_ns … end_ns.
 
     Returns the table, the points in time that were marked, and what is wrong with the sources, in plain words.
     """
-    host = manifest.hosts[0] if manifest.hosts else Host(name="")
+    hosts = {host.name: host for host in manifest.hosts} or {"": Host(name="")}
+    sources = [(hosts.get(source.host, next(iter(hosts.values()))), source) for source in manifest.phase_sources]
+    sources += [of_host for _, source in sources for of_host in _folders(session, manifest, source)]
     warnings: list[str] = []
-    clock: WallClock | None = None
-    try:
-        clock = WallClock.from_file(session / host.clock_file)
-        warnings += _steps(clock, host.name)
-    except ClockFileError as error:
-        if any(source.kind != "marks" for source in manifest.phase_sources):
-            warnings.append(f"phases stamped in wall time are left out: {error}")
+    walls: dict[str, WallClock] = {}
+    for host in hosts.values():
+        try:
+            walls[host.name] = WallClock.from_file(session / host.clock_file)
+            warnings += _steps(walls[host.name], host.name)
+        except ClockFileError as error:
+            if any(mine is host and source.kind != "marks" for mine, source in sources):
+                warnings.append(f"phases stamped in wall time are left out: {error}")
     problems = Problems()
+    several = manifest.reference is not None or len(manifest.hosts) > 1
 
-    def is_early(wall_ns: Instants) -> tuple[Instants, npt.NDArray[np.bool_]]:
-        assert clock is not None
-        at, bound = clock.to_monotonic(wall_ns)
+    def place(name: str, clock: str, at: Instants) -> tuple[Instants, Instants] | None:
+        host = name or next(iter(hosts))
+        if host in clocks.lost or (clock == "wall" and host not in walls):
+            return None
+        of_wall = np.zeros(len(at), np.int64)
+        if clock == "wall":
+            at, of_wall = walls[host].to_monotonic(at)
+        at, bound = clocks.to_session(host, at)
+        return at, of_wall + bound
+
+    def is_early(host: str, wall_ns: Instants) -> tuple[Instants, npt.NDArray[np.bool_]]:
+        placed = place(host, "wall", wall_ns)
+        assert placed is not None
+        at, bound = placed
         return at, at + bound + LOG_RESOLUTION_NS < begin_ns
 
     def events() -> Iterator[MarkEvent]:
-        for source in manifest.phase_sources:
-            for event in _events(session, source, host.boot_id, problems, is_early if clock is not None else None):
-                yield _on_session_clock(event, manifest.replay_clock)
-            for one in manifest.hosts if source.kind == "marks" else []:  # of a fleet, a folder for each
-                for event in mark_files.read(session / source.file / one.name, problems, one.boot_id or None):
-                    placed = _on_session_clock(event, manifest.replay_clock)
-                    yield _of_host(placed, one.name) if len(manifest.hosts) > 1 else placed
+        for host, source in sources:
+            early = partial(is_early, host.name) if host.name in walls and host.name not in clocks.lost else None
+            for event in _events(session, source, host.boot_id, problems, early):
+                yield _of_host(event, host.name) if several else _on_session_clock(event, manifest.replay_clock)
 
-    place = clock.to_monotonic if clock is not None else None
-    table, found, points = phase_builder.build(events(), begin_ns=begin_ns, end_ns=end_ns, wall_to_session=place)
+    work = manifest.workload
+    table, found, points = phase_builder.build(
+        events(),
+        begin_ns=begin_ns,
+        end_ns=end_ns,
+        place=place,
+        host=work.host if several and work is not None else "",
+        bound_ns=clocks.workload_span()[2],
+    )
     return table, points, [*warnings, *problems, *found]
 
 
@@ -77,12 +98,18 @@ def _events(
     return line_pattern.read(path, source.pattern, problems, arrivals, is_early)
 
 
+def _folders(session: Path, manifest: Manifest, source: PhaseSource) -> Iterator[tuple[Host, PhaseSource]]:
+    """Marks of several hosts lie in a folder for each."""
+    if source.kind == "marks" and not source.host:
+        for host in manifest.hosts:
+            if (session / source.file / host.name).is_dir():
+                yield host, msgspec.structs.replace(source, file=f"{source.file}/{host.name}", host=host.name)
+
+
 def _of_host(event: MarkEvent, host: str) -> MarkEvent:
-    """Processes of two hosts may have the same number."""
+    """Lanes and keys hold the numbers of processes, which several hosts may share."""
     key = f"{host}/{event.key}" if event.key else ""
-    return msgspec.structs.replace(
-        event, host=host, lane=f"{host}/{event.lane}", key=key, source=f"{host}/{event.source}"
-    )
+    return msgspec.structs.replace(event, host=host, lane=f"{host}/{event.lane}", key=key)
 
 
 def _on_session_clock(event: MarkEvent, replay: ReplayClockSpec | None) -> MarkEvent:

@@ -60,8 +60,8 @@ def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def text(codes: npt.NDArray[np.int32], texts: list[str]) -> Any:
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, type=pa.string()))
+    def text(codes: npt.NDArray[np.int32], texts: list[str], unsaid: npt.NDArray[np.bool_] | None = None) -> Any:
+        return pa.DictionaryArray.from_arrays(pa.array(codes, mask=unsaid), pa.array(texts, type=pa.string()))
 
     attributes: list[str | None] = [None] * len(table)
     for row, values in table.attributes.items():
@@ -74,6 +74,7 @@ def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | 
         "parent": pa.array(table.parent, mask=table.parent < 0),
         "depth": pa.array(table.depth),
         "lane": text(table.lane_code, table.lanes),
+        "host": text(table.host_code, table.hosts, np.array(table.hosts)[table.host_code] == ""),
         "rank": pa.array(table.rank, mask=table.rank < 0),
         "flags": pa.array(table.flags),
         "time_bound_ns": pa.array(table.time_bound_ns),
@@ -81,9 +82,5 @@ def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | 
         "attributes": pa.array(attributes, type=pa.string()),
     }
     if joined is not None:
-        unsaid = np.array(table.hosts)[table.host_code] == ""
-        columns["host"] = pa.DictionaryArray.from_arrays(
-            pa.array(table.host_code, mask=unsaid), pa.array(table.hosts, type=pa.string())
-        )
         columns["joined"] = pa.array(joined, mask=joined < 0)
     pq.write_table(pa.table(columns), path, compression="zstd")

@@ -21,7 +21,7 @@ from director.energy.channel_check import find_flaw
 from director.energy.channel_timing import timing_of
 from director.energy.components import Component, build_tree, natural
 from director.session.manifest import Manifest, StreamFile
-from director.session.trace_store import iter_pieces, time_range
+from director.session.session_clocks import SessionClocks
 from drivers.contract import Channel, Scope, Status
 
 # Numbers per kind of plot, least, mean and largest: with those a page stays below 3 MB even where none compresses.
@@ -91,7 +91,8 @@ def plot_data(session: Path, manifest: Manifest) -> PlotData:
         SessionError: a trace is missing or damaged.
     """
     files = [(host.name, file) for host in manifest.hosts for file in host.streams]
-    span = _span(session, manifest, [file for _, file in files])
+    session_clocks = SessionClocks(session, manifest)
+    span = _span(manifest, session_clocks, files)
     if span is None:
         return PlotData(0, 0, 0)
     data = PlotData(*span)
@@ -101,7 +102,7 @@ def plot_data(session: Path, manifest: Manifest) -> PlotData:
     plain = [c for c in channels if c[2].kind == "gauge" and not find_flaw(c[2])]
     temperatures = _sorted([c for c in plain if c[2].quantity == "temperature"])
     clocks = _sorted([c for c in plain if c[2].quantity == "frequency"])
-    cutter = _Cutter(session, *span)
+    cutter = _Cutter(session_clocks, *span)
     power = []
     for component, candidates in list(zip(tree, by_component, strict=True))[:MOST_ENVELOPES]:
         drawn = (cutter.envelope(*c, MOST_POWER_VALUES // min(len(tree), MOST_ENVELOPES)) for c in candidates)
@@ -127,23 +128,22 @@ def plot_data(session: Path, manifest: Manifest) -> PlotData:
 _Found = tuple[str, StreamFile, Channel]
 
 
-def _span(session: Path, manifest: Manifest, files: Sequence[StreamFile]) -> tuple[int, int, int] | None:
+def _span(
+    manifest: Manifest, clocks: SessionClocks, files: Sequence[tuple[str, StreamFile]]
+) -> tuple[int, int, int] | None:
     """The origin, and the begin and end of what is shown from there; None: there is no reading."""
-    ranges = [found for file in files if (found := time_range(session / file.file)) is not None]
+    ranges = [found for host, file in files if (found := clocks.time_range(host, file)) is not None]
     if not ranges:
         return None
-    slack = max(round(0.5e9 / file.stream.rate_hz) for file in files)
+    slack = max(round(0.5e9 / file.stream.rate_hz) for _, file in files)
     first, last = min(r[0] for r in ranges) - slack, max(r[1] for r in ranges) + slack
     work = manifest.workload
     if work is None:
         return first + slack, -slack, last - first - slack
-    origin = work.started_ns if work.started_ns is not None else first + slack
-    edges = [
-        t for t in (work.started_ns, work.ended_ns, *(t for pair in manifest.idle_ns for t in pair)) if t is not None
-    ]
-    if (
-        work.started_ns is not None and work.ended_ns is not None
-    ):  # a reading at an odd instant must not squeeze the rest
+    started_ns, ended_ns, _ = clocks.workload_span()
+    origin = started_ns if started_ns is not None else first + slack
+    edges = [t for t in (started_ns, ended_ns, *(t for pair in manifest.idle_ns for t in pair)) if t is not None]
+    if started_ns is not None and ended_ns is not None:  # a reading at an odd instant must not squeeze the rest
         begin, end = max(first, min(edges) - BESIDE_NS), min(last, max(edges) + BESIDE_NS)
         if begin < end:
             first, last = begin, end
@@ -170,7 +170,7 @@ def _sorted(channels: Sequence[_Found]) -> list[_Found]:
 
 @dataclass(frozen=True)
 class _Cutter:
-    session: Path
+    clocks: SessionClocks
     origin_ns: int
     begin_ns: int
     end_ns: int
@@ -186,7 +186,7 @@ class _Cutter:
         wanted = math.ceil(span / timing.spacing_ns * BINS_PER_READING)
         bins = max(1, min(wanted, MOST_BINS, most_values // 3, span))
         edges = self.begin_ns + np.rint(np.arange(bins + 1) * (span / bins)).astype(np.int64)
-        pieces = iter_pieces(self.session / file.file, [channel])
+        pieces = self.clocks.pieces(host, file, [channel])
         aligned = align(channel, timing, pieces, edges + self.origin_ns, self.origin_ns)
         seen = np.diff(aligned.measured_ns_at) > 0
         with np.errstate(invalid="ignore"):
@@ -210,7 +210,7 @@ class _Cutter:
         """A state holds from its reading to the next one, but not across a gap."""
         longest = round(GAP_FACTOR * 1e9 / file.stream.rate_hz)
         parts: dict[str, list[npt.NDArray[np.int64]]] = {cause: [] for cause in CAUSES}
-        for t, state, valid in self._states(file, channel, longest):
+        for t, state, valid in self._states(host, file, channel, longest):
             for cause, held in _causes(channel, state).items():
                 parts[cause].append(_runs(t, held & valid, longest))
         seconds, intervals = {}, {}
@@ -222,11 +222,11 @@ class _Cutter:
         return Throttling(f"{host}/{channel.device}", seconds, intervals)
 
     def _states(
-        self, file: StreamFile, channel: Channel, longest: int
+        self, host: str, file: StreamFile, channel: Channel, longest: int
     ) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.bool_]]]:
         """Instants (one more than states: the last state's end), states and which of them are valid."""
         carried: tuple[Ints, Ints, npt.NDArray[np.bool_]] | None = None
-        for piece in iter_pieces(self.session / file.file, [channel]):
+        for piece in self.clocks.pieces(host, file, [channel]):
             t, state = piece.t_ns - self.origin_ns, piece.values[0].astype(np.int64)
             valid = (piece.statuses[0] == Status.NEW) | (piece.statuses[0] == Status.STALE)
             if carried is not None:

@@ -33,6 +33,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     ticks: list[TickCount] = []
     events: list[Event] = []
     clock_file: str = ""  # Parquet: monotonic_ns, wall_ns, bracket_ns, once a second
+    sync_file: str = ""  # Parquet: exchanges that tie its monotonic clock to the reference; see session/sync_file.py
+    clock_state: dict[str, str] = {}  # what chrony, PTP and the kernel last said of its wall clock
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,7 @@ class PhaseSource(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str = ""  # of a regex source
     arrival_file: str = ""  # for lines without a time stamp: monotonic arrival of each line
     origin: str = ""  # the path as the user gave it
+    host: str = ""  # whose clock stamped it; empty: the first host's
 
 
 class Factors(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,13 @@ class Factors(msgspec.Struct, frozen=True, kw_only=True):
     cost_per_kwh: float | None = None
     currency: str = ""
     carbon_g_per_kwh: float | None = None
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine whose monotonic clock is the session's: the director's, where there are several hosts."""
+
+    boot_id: str
+    clock_file: str = ""  # as of a host
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +88,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     created_wall_ns: int
     hosts: list[Host] = []
+    reference: Reference | None = None  # None: one host, whose own clock is the session's
     workload: Workload | None = None  # None: nothing was run, as in a replay
-    idle_ns: list[tuple[int, int]] = []  # baseline intervals before and after the work, monotonic
+    idle_ns: list[tuple[int, int]] = []  # baseline intervals before and after the work, on the session's clock
     phase_sources: list[PhaseSource] = []
     environment: dict[str, str] = {}  # the few variables that change results: CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS …
     replay_clock: ReplayClockSpec | None = None

@@ -290,6 +290,7 @@ class ClockExchange(msgspec.Struct, frozen=True, kw_only=True):
     t2_ns: Int64
     t3_ns: Int64
     t4_ns: Int64
+    boot_id: Word = ""  # of the agent's machine: after a reboot its clock is another one
 
 
 class ClockAsk(_Message, frozen=True, kw_only=True):

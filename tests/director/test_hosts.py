@@ -280,7 +280,7 @@ def test_one_host_says_nothing_of_hosts(tmp_path: Path) -> None:
     write_results(made_training(tmp_path, hosts=1))
     told = json.loads((tmp_path / "summary.json").read_bytes())
     assert "over_hosts" not in told and "scaling" not in told
-    assert "host" not in pq.read_schema(tmp_path / "phases.parquet").names
+    assert "joined" not in pq.read_schema(tmp_path / "phases.parquet").names
 
 
 # The interconnect

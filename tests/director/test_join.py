@@ -37,7 +37,9 @@ def table_of(phases: dict[int, Sequence[Phase]], last: int = 10_000) -> PhaseTab
                     rank=rank,
                 )
                 events.append(event)
-    table, warnings, _ = build(events, begin_ns=0, end_ns=last, wall_to_session=None)
+    table, warnings, _ = build(
+        events, begin_ns=0, end_ns=last, place=lambda _host, _clock, at: (at, np.zeros(len(at), np.int64))
+    )
     assert not warnings
     return table
 
@@ -168,10 +170,10 @@ def test_nobody_is_last_within_what_the_clocks_may_be_off() -> None:
     ]
     for bound_ns, told in ((100_000, False), (-100_000, True)):  # a log's own resolution of 1 ms is added
 
-        def place(at: np.ndarray, bound: int = bound_ns) -> tuple[np.ndarray, np.ndarray]:
+        def place(_host: str, _clock: str, at: np.ndarray, bound: int = bound_ns) -> tuple[np.ndarray, np.ndarray]:
             return at, np.full(len(at), bound)
 
-        table, _, _ = build(events, begin_ns=0, end_ns=10_000_000, wall_to_session=place)
+        table, _, _ = build(events, begin_ns=0, end_ns=10_000_000, place=place)
         who = participants(table, table.host_places([]))
         joins = joins_of(table, np.array([1, 2]), join(table, [1], who), who)
         assert joins.told.tolist() == [told]

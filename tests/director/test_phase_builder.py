@@ -27,12 +27,18 @@ def end(t: int, name: str, **more: Any) -> MarkEvent:
     return MarkEvent(t_ns=t, clock=more.pop("clock", "monotonic"), op="end", name=name, **more)
 
 
-def place(wall_ns: Instants) -> tuple[Instants, Instants]:
-    return wall_ns - 1_000_000, np.full_like(wall_ns, 7)
+def place(host: str, clock: str, at: Instants) -> tuple[Instants, Instants] | None:
+    if host == "lost":
+        return None
+    return (at - 1_000_000, np.full_like(at, 7)) if clock == "wall" else (at + 100, np.full_like(at, 3))
+
+
+def nowhere(host: str, clock: str, at: Instants) -> None:
+    return None
 
 
 def table_of(*events: MarkEvent) -> tuple[PhaseTable, list[str], list[Point]]:
-    return build(events, begin_ns=BEGIN, end_ns=END, wall_to_session=place)
+    return build(events, begin_ns=BEGIN, end_ns=END, place=place)
 
 
 def rows(table: PhaseTable) -> list[tuple[str, int, int, int, int]]:
@@ -158,7 +164,7 @@ def test_a_hundred_thousand_phases_of_two_lanes(tmp_path: Path) -> None:
             end(10 * index + 9, "step", key=f"{lane}{index}", lane=lane),
         )
     )
-    table, warnings, _ = build(marks, begin_ns=0, end_ns=10 * count, wall_to_session=place)
+    table, warnings, _ = build(marks, begin_ns=0, end_ns=10 * count, place=place)
     assert len(table) == 2 * count + 1 and warnings == []
     assert int((table.end_ns - table.begin_ns)[1:].sum()) == 2 * count * 9
     assert not table.flags.any() and (table.parent == -1).all()
@@ -200,7 +206,7 @@ EVENTS = st.builds(
 @given(st.lists(EVENTS, max_size=40), st.integers(1000, 1030))
 def test_any_marks_make_a_sound_table(events: list[MarkEvent], end_ns: int) -> None:
     table, _, points = build(
-        events, begin_ns=1000, end_ns=end_ns, wall_to_session=lambda t: (t // 2, np.full_like(t, 5))
+        events, begin_ns=1000, end_ns=end_ns, place=lambda _host, _clock, t: (t // 2, np.full_like(t, 5))
     )
     begins, ends, lanes = table.begin_ns.tolist(), table.end_ns.tolist(), table.lane_code.tolist()
     count = len(table)
@@ -230,7 +236,7 @@ def test_any_marks_make_a_sound_table(events: list[MarkEvent], end_ns: int) -> N
 
 
 def test_a_command_that_was_never_measured_is_a_table_of_one_row() -> None:
-    table, warnings, points = build([], begin_ns=5, end_ns=5, wall_to_session=None)
+    table, warnings, points = build([], begin_ns=5, end_ns=5, place=nowhere)
     assert len(table) == 1 and warnings == [] and points == []
 
 
@@ -240,7 +246,7 @@ def test_many_stamps_of_both_clocks_come_to_the_place_of_one() -> None:
     clocks = ["wall" if i % 3 else "monotonic" for i in range(count)]
     marks = [begin(10 * i + (1_000_000 if clocks[i] == "wall" else 0), "x", clock=clocks[i]) for i in range(count)]
     marks.insert(7, begin(1 << 62, "never", clock="wall"))
-    table, warnings, _ = build(marks, begin_ns=0, end_ns=10 * count, wall_to_session=place)
+    table, warnings, _ = build(marks, begin_ns=0, end_ns=10 * count, place=place)
     assert table.begin_ns[1:].tolist() == list(range(0, 10 * count, 10))
     assert table.time_bound_ns[1:].tolist() == [1_000_007 if clock == "wall" else 0 for clock in clocks]
     assert any("impossible time" in text for text in warnings)
@@ -248,5 +254,5 @@ def test_many_stamps_of_both_clocks_come_to_the_place_of_one() -> None:
 
 def test_without_a_clock_marks_in_wall_time_are_left_out() -> None:
     marks = [begin(1100, "a"), begin(5, "b", clock="wall"), end(1200, "a"), end(6, "b", clock="wall")]
-    table, warnings, _ = build(marks, begin_ns=BEGIN, end_ns=END, wall_to_session=None)
+    table, warnings, _ = build(marks, begin_ns=BEGIN, end_ns=END, place=nowhere)
     assert rows(table) == [("a", 1100, 1200, -1, 0)] and warnings == []

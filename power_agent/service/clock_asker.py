@@ -1,0 +1,134 @@
+"""The thread that owns an agent's clock socket: asks the director for its time, in bursts.
+
+A burst of quick exchanges has a fast one among them even where the machine or the network is busy. t1 and t4 are read
+next to the socket. The agent alone sees an exchange whole, and tells it with the next question. Nothing waits for an
+answer that does not come, and one that comes late only makes a wide exchange.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import zmq
+
+from power_agent.wire.frames import BadFrame, clock_from_director, encode
+from power_agent.wire.messages import ClockAsk, ClockExchange
+
+if TYPE_CHECKING:
+    from power_agent.wire.sockets import AgentSockets
+
+ASKS: Final = 8  # of a burst
+APART_S: Final = 0.01  # of its questions, at least
+PERIOD_S: Final = 4.0  # from burst to burst; each agent's own is up to a tenth more or less, so that they spread
+FIRST_PERIODS: Final = 4  # of half a second, so that there is a drift to see soon
+ANSWER_S: Final = 0.5  # waited for an answer
+BURST_S: Final = 3.0  # the longest that a burst may take
+RETRY_S: Final = 0.2  # while there is no connection
+MOST_OPEN: Final = 64  # questions whose answer may still come
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class ClockAsker:
+    """Runs from `start` to `close`."""
+
+    def __init__(
+        self,
+        sockets: AgentSockets,
+        host: str,
+        *,
+        boot_id: str | None = None,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """`boot_id`: of the machine whose clock `monotonic_ns` is; None: this one."""
+        self._socket = sockets.clock
+        self._host = host
+        self._boot_id = BOOT_ID.read_text().strip() if boot_id is None else boot_id
+        self._monotonic_ns = monotonic_ns
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+        self._number = random.getrandbits(32)  # answers to an agent that was here before bear other numbers
+        self._open: dict[int, int] = {}  # t1 by number
+        self._last: ClockExchange | None = None
+        self.exchanges = 0
+        self.bad_frames = 0
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Tell the last exchange, and end. The socket may be closed after that."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        periods = 0
+        while not self._stop.is_set():
+            asked = self._burst()
+            if not asked:
+                pause_s = RETRY_S
+            elif periods < FIRST_PERIODS:
+                pause_s = 0.5
+            else:
+                pause_s = PERIOD_S * random.uniform(0.9, 1.1)
+            periods += asked
+            self._stop.wait(pause_s)
+        if self._last is not None:
+            self._ask()
+
+    def _burst(self) -> bool:
+        """Ask a few times, and once more to tell the last exchange. False: there is no connection."""
+        end_s = time.monotonic() + BURST_S
+        for _ in range(ASKS):
+            next_s = time.monotonic() + APART_S
+            if not self._ask():
+                return False
+            self._await(time.monotonic() + ANSWER_S)
+            now_s = time.monotonic()
+            if now_s >= end_s or self._stop.wait(max(0.0, next_s - now_s)):
+                break
+        if not self._ask():
+            return False
+        self._await(time.monotonic() + ANSWER_S)
+        return True
+
+    def _ask(self) -> bool:
+        self._number += 1
+        number, last = self._number, self._last
+        t1_ns = self._monotonic_ns()
+        try:
+            self._socket.send(encode(ClockAsk(host=self._host, number=number, t1_ns=t1_ns, last=last)), zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        self._last = None
+        while len(self._open) >= MOST_OPEN:
+            del self._open[next(iter(self._open))]
+        self._open[number] = t1_ns
+        return True
+
+    def _await(self, end_s: float) -> None:
+        """Take answers until the one to the last question has come."""
+        while self._number in self._open:
+            if not self._socket.poll(max(0, round((end_s - time.monotonic()) * 1000))):
+                return
+            t4_ns = self._monotonic_ns()
+            try:
+                answer = clock_from_director.decode_parts(self._socket.recv_multipart(zmq.DONTWAIT))
+            except zmq.Again:
+                continue
+            except BadFrame:
+                self.bad_frames += 1
+                continue
+            t1_ns = self._open.pop(answer.number, None)
+            if t1_ns is not None and t1_ns == answer.t1_ns:
+                self.exchanges += 1
+                self._last = ClockExchange(
+                    t1_ns=t1_ns, t2_ns=answer.t2_ns, t3_ns=answer.t3_ns, t4_ns=t4_ns, boot_id=self._boot_id
+                )
