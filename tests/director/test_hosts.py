@@ -17,16 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_fleet_session import Marked, Meter, made_fleet, made_training
 
+from director.answers.phase_intervals import IntervalMaker, join_hosts, phase_names
 from director.answers.phase_totals import phase_totals
 from director.answers.questions import Questions
 from director.answers.results import write_results
 from director.answers.summary import EnergyFigure, HostPhase, HostShare, OverHosts, Summary
 from director.answers.terminal_table import print_summary
 from director.cli import main
+from director.phases.builder import build
 from director.report_files.csv_rows import session_csv
 from director.report_files.markdown import session_markdown
 from director.report_page.page import session_html
 from director.session.files import SessionError, load_manifest
+from power_agent.messages import MarkEvent
 
 BOTH = st.lists(st.lists(st.integers(0, 900), min_size=12, max_size=12), min_size=2, max_size=4)
 
@@ -384,3 +387,31 @@ def test_many_hosts_have_a_page_of_bounded_size(tmp_path: Path) -> None:
     assert len(page) < 3_000_000
     assert "136 more hosts, which used less" in page
     assert np.isfinite([joules(s.energy) for s in phase(summary, "step").hosts]).all()
+
+
+# Clocks
+
+
+def test_edges_are_as_wrong_as_the_clocks_between_mark_and_reading() -> None:
+    """Marks are placed within 2 ms; readings of each host within 1.5 ms."""
+    marks = [
+        MarkEvent(t_ns=t_ns, clock="monotonic", op=op, name=name, key=f"{host}{name}", lane=host, host=host)  # type: ignore[arg-type]
+        for host, name in (("a", "step"), ("b", "step"), ("a", "epoch"))
+        for op, t_ns in (("begin", 10_000_000), ("end", 90_000_000))
+    ]
+    table, _, _ = build(
+        marks, begin_ns=0, end_ns=100_000_000, place=lambda _host, _clock, at: (at, np.full(len(at), 2_000_000))
+    )
+    names = phase_names(table)[0]
+    maker = IntervalMaker(
+        table, names, [], join_hosts(table, names, ["a", "b"]), lambda _, at: np.full(len(at), 1_500_000)
+    )
+    for host, epoch_ns in (("a", 500_000), ("b", 3_500_000)):
+        found = maker.of(host)
+        of_name = {name.name: found.intervals.time_bound_ns[found.names[i]] for i, name in enumerate(names)}
+        assert of_name["epoch"].tolist() == [epoch_ns]  # marked on a alone
+        assert of_name["step"].tolist() == [3_500_000]  # on both
+        own = found.own[[name.name for name in names].index("step")]
+        assert found.intervals.time_bound_ns[own].tolist() == [500_000]
+    unbound = IntervalMaker(table, names, [], join_hosts(table, names, ["a", "b"]), lambda _, at: None).of("a")
+    assert set(unbound.intervals.time_bound_ns.tolist()) == {0.0, 2_000_000.0}
