@@ -474,6 +474,22 @@ def test_a_fault_planted_into_a_session_is_the_only_one_found(
             assert one.line == where
 
 
+@pytest.mark.parametrize(
+    "content,line", [(b"", None), (b"\0" * 9999, None), ("no log\n".encode("utf-16"), None), (20, 1)]
+)
+def test_a_log_without_samples_of_the_load_does_not_cover_it(
+    session: Path, content: bytes | int, line: int | None
+) -> None:
+    path = session / SPL
+    whole = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(whole[:content]) if isinstance(content, int) else content)
+    seal(session)
+    found = [one for one in audited(session) if one.file == str(path)]
+    rule = "samples-cover-load" if content else "file-missing"
+    assert [one.line for one in found if one.rule == rule] == [line]
+    assert all(one.rule != "clock-offset" for one in found)
+
+
 def test_a_meter_that_nobody_knows_has_no_recomputed_uncertainty(session: Path) -> None:
     set_message("YokogawaWT330E", "YokogawaWT999")(session)
     assert {one.rule for one in audited(session)} == {"meter-model", "uncertainty-not-recomputed"}

@@ -18,6 +18,7 @@ from director.mlperf.finding import InferenceSession
 from director.mlperf.inference import text_blocks as blocks_module
 from director.mlperf.inference.detail_log import KEYS, read_detail_log
 from director.mlperf.inference.sample_log import SampleLog, Window, stamp_us
+from director.mlperf.inference.scoring import InferenceScore
 from director.mlperf.inference.session_score import SessionScore, score_session
 from director.mlperf.inference.text_blocks import NoLog, text_blocks
 
@@ -118,7 +119,7 @@ def test_missed_samples_count_as_the_round_says(tmp_path: Path) -> None:
         ("SingleStream", {"effective_scenario": "SingleStream"}, "2.1", 200.0, "J/stream", 5e-3),
         ("SingleStream", {"effective_scenario": "SingleStream"}, "1.0", 100.0, "J/sample", 1e-2),
         ("Offline", {"effective_scenario": "MultiStream"}, "4.1", 1000.0, "W", 8 * 1000 / 4 / 1000),
-        ("Interactive", {"effective_scenario": "Server"}, "6.1", 1000.0, "W", 0.07),
+        *(("Interactive", {"effective_scenario": "Server"}, r, 1000.0, "W", 0.07) for r in ("5.1", "6.0", "6.1")),
     ],
 )
 def test_power_figures_of_scenarios(
@@ -164,6 +165,25 @@ def test_tokens_count_where_the_round_says(tmp_path: Path) -> None:
     assert score(tmp_path, "3.1", benchmark="llama2-70b-99").performance_unit == "samples/s"
 
 
+def test_benchmarks_by_the_names_that_folders_may_have(tmp_path: Path) -> None:
+    values = {"result_tokens_per_second": 5000, "early_stopping_latency_ss": 9e9}
+    top = tmp_path / "open" / "acme"
+    session = top / "results" / "box" / "any" / "Offline" / "performance"
+    made_run(session / "run_1", lambda _: 100.0, values=values)
+    assert score(session, "5.0", benchmark="llama3_1-405b").efficiency == 50.0
+    assert score(session, "5.0", benchmark="llama3_1-8b").efficiency == 10.0
+    assert score(session, "5.1", benchmark="llama3_1-8b").efficiency == 50.0
+    assert score(session, "6.0", benchmark="our-llama").efficiency == 10.0
+    (top / "model_mapping.json").write_text('{"our-llama": "llama2-70b-99", "other": 3}')
+    assert score(session, "6.0", benchmark="our-llama").efficiency == 50.0
+    (top / "model_mapping.json").write_text("{")
+    found = score(session, "6.0", benchmark="our-llama")
+    assert found.efficiency == 10.0 and any("model_mapping.json holds no JSON" in note for note in found.notes)
+    made_run(tmp_path / "run_1", lambda _: 1.0, values={**values, "effective_scenario": "SingleStream"})
+    video = score(tmp_path, "6.1", scenario="SingleStream", benchmark="wan-2.2-t2v-a14b")
+    assert (video.performance, video.performance_unit) == (9.0, "s latency")
+
+
 @pytest.mark.parametrize(
     "content,why",
     [
@@ -206,6 +226,24 @@ def test_damaged_lines_are_counted_and_named(tmp_path: Path) -> None:
     assert [problem.split(":")[1] for problem in found.problems] == ["31", "41", "51", "61"]
     assert found.official_code_stops.startswith("spl.txt, line 31")
     assert found.physical is not None and found.physical.joules == pytest.approx(12_000, rel=1e-3)
+
+
+@pytest.mark.parametrize(("watts", "stops"), [("nan", ""), ("inf", "spl.txt, line 31 holds"), ("1e400", "spl.txt")])
+def test_samples_that_are_no_finite_number_are_named_and_count_for_nothing(
+    tmp_path: Path, watts: str, stops: str
+) -> None:
+    made_run(tmp_path / "run_1", lambda _: 100.0)
+    path = tmp_path / "run_1" / "spl.txt"
+    lines = path.read_bytes().split(b"\n")
+    lines[30] = lines[30].replace(b"100.000000", watts.encode())
+    lines[50] = lines[50].replace(b"100.000000", b"1_00.0")  # to Python a number, and so to the official code
+    lines[70] = lines[70].replace(b"Mark", "Größe".encode("latin-1"))
+    path.write_bytes(b"\n".join(lines))
+    found = score(tmp_path)
+    assert found.average_watts == 100 and found.unreadable_lines == 3
+    assert [problem.split(":")[1] for problem in found.problems] == ["31", "51", "71"]
+    assert found.official_code_stops.startswith(stops or "spl.txt, line 71: is not UTF-8")
+    json.dumps(InferenceScore(found).to_json(), allow_nan=False)
 
 
 @QUIET

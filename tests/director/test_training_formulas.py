@@ -121,13 +121,20 @@ def test_a_log_without_readings_is_official_zero_and_physically_unknown(tmp_path
     assert run.official_joules == 0 and run.physical_joules is None and "no power reading" in run.notes[0]
 
 
+@pytest.mark.parametrize("rules", ["4.0", "6.1"])
 @pytest.mark.parametrize(
-    ("node", "why"), [("", "no power reading"), ("version https://git-lfs.github.com/spec/v1", "git lfs pull")]
+    ("node", "why"),
+    [
+        ("", "no power reading, and no window"),
+        ("\0" * 5000, "no power reading, and no window"),
+        (power_text((), float, start_ms=START_MS, stop_ms=START_MS)[:-1], "no energy"),
+        ("version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+    ],
 )
-def test_missing_is_never_zero(tmp_path: Path, node: str, why: str) -> None:
-    run = one_run(tmp_path, node)
+def test_missing_is_never_zero(tmp_path: Path, node: str, why: str, rules: str) -> None:
+    run = one_run(tmp_path, node, rules)
     assert not run.physical_joules and why in " ".join(run.notes)
-    assert run.official_joules in (None, 0.0)
+    assert run.official_joules is None
 
 
 def test_a_node_an_hour_off_is_moved_and_said(tmp_path: Path) -> None:

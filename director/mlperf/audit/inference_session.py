@@ -118,14 +118,14 @@ def _stage(folder: Path, findings: list[Finding]) -> Stage:
         text = f"{log.unreadable_lines} lines cannot be read; the first {why}"
         where = int(line) if line.isdecimal() else None
         findings.append(finding("unreadable-lines", text, stage.spl, line=where, value=log.unreadable_lines))
-    if not blocks:
-        return stage
-    t_us = np.concatenate([block.t_us for block in blocks])
-    watts = np.concatenate([block.watts for block in blocks])
-    lines = np.concatenate([block.line for block in blocks])
+    t_us, watts, lines = (
+        np.concatenate([np.empty(0, kind), *(getattr(block, name) for block in blocks)])
+        for name, kind in (("t_us", np.int64), ("watts", np.float64), ("line", np.int64))
+    )
     known = ~np.isnan(watts)
     t_us, watts, lines = t_us[known], watts[known], lines[known]
     if not len(t_us):
+        findings.append(finding("samples-cover-load", "the log holds no sample", stage.spl))
         return stage
     stage.first_s = float(t_us[0]) / 1e6
     last_s = float(t_us.max()) / 1e6

@@ -12,6 +12,7 @@ _LEAST_S = 600.0  # every scenario runs for ten minutes
 _MOST_CHANGE = 0.05
 _MOST_SKEW_S = 0.8  # of clocks: what the official checkers mean
 _EDGE_S = 1.5
+_LEAST_COVERED = 0.5  # of the load, by a log whose clock may be off
 _HALF_HOUR_S, _HOUR_S = 1800.0, 3600.0
 _MOST_HALF_HOURS = 30
 
@@ -63,8 +64,13 @@ def sample_clock(session: Session) -> Iterator[Finding]:
             continue
         if stage.shift_s is None:
             off = stage.first_s - stage.load_s[0]
-            text = f"the samples lie beside the load, the first {off:+.0f} s from its begin; no whole half hours fit"
-            yield finding("clock-offset", text, stage.spl, line=1, value=off / _HOUR_S)
+            text = f"the samples lie beside the load, the first {off:+.0f} s from its begin"
+            length_s = stage.load_s[1] - stage.load_s[0]
+            if float(stage.readings.t_s.max()) < _LEAST_COVERED * length_s:  # whatever its clock says
+                yield finding("samples-cover-load", text, stage.spl, line=1, value=length_s)
+            else:
+                text += "; no whole half hours fit"
+                yield finding("clock-offset", text, stage.spl, line=1, value=off / _HOUR_S)
         elif stage.shift_s:
             hours = -stage.shift_s / _HOUR_S
             yield finding("clock-offset", f"the samples are {hours:+g} h off the load", stage.spl, line=1, value=hours)

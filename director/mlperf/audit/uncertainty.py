@@ -93,7 +93,7 @@ def read_channels(path: Path) -> ChannelSamples:
                 continue
             lines.append(number)
             values.append(row)
-    table = np.array(values, dtype=np.float64).reshape(len(lines), -1, 4)
+    table = np.array(values, dtype=np.float64).reshape(len(lines), len(values[0]) // 4 if values else 1, 4)
     return ChannelSamples(
         np.array(lines, dtype=np.int64), np.array(times, dtype=np.int64), *(table[:, :, at] for at in range(4))
     )

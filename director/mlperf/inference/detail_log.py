@@ -93,12 +93,14 @@ def read_detail_log(path: Path) -> DetailLog:
     skip = len(_BEFORE_KEY)
     for block in text_blocks(path):
         text, number, start = block.text, block.first_line, 0
+        ascii_only = text.isascii()
         find = text.find
         while start < len(text):
             end = find(b"\n", start)
             end = len(text) if end < 0 else end
             key = text[start + skip : max(find(b'"', start + skip, end), start)]
-            if key in _WANTED or text[end - 2 : end] != _END or not text.startswith(_BEFORE_KEY, start):
+            usual = text[end - 2 : end] == _END and text.startswith(_BEFORE_KEY, start)
+            if key in _WANTED or not usual or not (ascii_only or text[start:end].isascii()):
                 _read_line(log, number, text[start:end])
             number, start = number + 1, end + 1
     return log

@@ -1,6 +1,6 @@
 """How the official submission checker of each round makes power and performance figures.
 
-Read from the tags v1.0.1 … v6.0.0pre of mlcommons/inference and from its newest code. The formulas are written down in
+Read from the tags v1.0.1 … v6.0.0pre of mlcommons/inference and from its newest code; of round 5.1 from v5.1.1. The formulas are written down in
 docs/mlperf/inference-scores.md.
 """
 
@@ -13,6 +13,7 @@ from director.mlperf.inference.detail_log import DetailLog
 
 _SCENARIOS = ("Offline", "Server", "Interactive", "SingleStream", "MultiStream")
 _NS_PER_MS = 1_000_000
+_MS_PER_S = 1000
 _STREAMS = 8  # samples per query of MultiStream
 
 
@@ -29,6 +30,13 @@ class Rules:
     query_count: bool = True  # has result_query_count; without, it is worked out from the rate
     millijoules: bool = True  # else joules
     efficiency: bool = True  # prints one
+    watts: frozenset[str] = frozenset(("Offline", "Server"))  # scenarios whose power figure is the average watts
+    names: Mapping[str, str] = field(default_factory=dict)  # of benchmarks, by what folders may call them
+    in_seconds: frozenset[str] = frozenset()  # benchmarks whose latencies are in s, not ms
+
+    def benchmark(self, folder: str, more_names: Mapping[str, str]) -> str:
+        """The official name of a benchmark; `more_names`: what a submitter in the open division calls them."""
+        return self.names.get(folder) or more_names.get(folder) or folder
 
 
 @dataclass(frozen=True)
@@ -79,14 +87,17 @@ _TOKENS_5_0 = {
     **_TOKENS_4_1,
     **_benchmarks(_TOKENS, "llama2-70b-interactive-99 llama2-70b-interactive-99.9 llama3.1-405b"),
 }
-_TOKENS_6_0 = {
-    **_benchmarks(_TOKENS, f"{_LLAMA2} mixtral-8x7b llama3.1-8b llama3.1-405b deepseek-r1 gpt-oss-120b"),
+_TOKENS_5_1 = {
+    **_benchmarks(_TOKENS, f"{_LLAMA2} mixtral-8x7b llama3.1-8b llama3.1-405b deepseek-r1"),
     "llama3.1-8b-edge": {
         "Offline": "result_tokens_per_second",
         "SingleStream": "result_90.00_percentile_latency_ns",
     },
     "whisper": {"Offline": "result_tokens_per_second"},
 }
+_TOKENS_6_0 = {**_TOKENS_5_1, **_benchmarks(_TOKENS, "gpt-oss-120b")}
+_NAMES_5_0 = {"llama3_1-405b": "llama3.1-405b"}
+_NAMES_5_1 = {**_NAMES_5_0, "llama3_1-8b": "llama3.1-8b", "llama3_1-8b-edge": "llama3.1-8b-edge"}
 _V1_0 = Rules("1.0", _OLD_KEYS, {}, True, True, False, False, False, False)
 _V2_0 = replace(_V1_0, round="2.0", keys=_EARLY_STOPPING, time_zones=False, query_count=True)
 _V4_0 = Rules(
@@ -94,6 +105,15 @@ _V4_0 = Rules(
     _EARLY_STOPPING,
     _benchmarks({"Offline": _TOKENS["Offline"], "Server": "result_completed_samples_per_sec"}, _LLAMA2),
 )
+_V5_1 = replace(
+    _V4_0,
+    round="5.1",
+    keys=_NEW_KEYS,
+    token_keys=_TOKENS_5_1,
+    names=_NAMES_5_1,
+    watts=frozenset(("Offline", "Server", "Interactive")),
+)
+_V6_0 = replace(_V5_1, round="6.0", token_keys=_TOKENS_6_0, in_seconds=frozenset(("wan-2.2-t2v-a14b",)))
 RULES: dict[str, Rules] = {
     rules.round: rules
     for rules in (
@@ -104,14 +124,10 @@ RULES: dict[str, Rules] = {
         replace(_V2_0, round="3.1", millijoules=True, positive_only=True),
         _V4_0,
         replace(_V4_0, round="4.1", keys=_NEW_KEYS, token_keys=_TOKENS_4_1),
-        replace(_V4_0, round="5.0", keys=_NEW_KEYS, token_keys=_TOKENS_5_0),
-        replace(_V4_0, round="6.0", keys=_NEW_KEYS, token_keys=_TOKENS_6_0),
-        replace(
-            _V4_0,
-            round="6.1",
-            keys={**_NEW_KEYS, "Interactive": "result_completed_samples_per_sec"},
-            token_keys=_TOKENS_6_0,
-        ),
+        replace(_V4_0, round="5.0", keys=_NEW_KEYS, token_keys=_TOKENS_5_0, names=_NAMES_5_0),
+        _V5_1,
+        _V6_0,
+        replace(_V6_0, round="6.1", keys={**_NEW_KEYS, "Interactive": "result_completed_samples_per_sec"}),
     )
 }
 
@@ -130,10 +146,13 @@ def performance(log: DetailLog, scenario: str, benchmark: str, rules: Rules) -> 
     value = log.number(key)
     if value is None:
         return Performance(key, None, _unit(key, scenario), why=f"the log has no number {key}")
+    unit = _unit(key, scenario)
     if key.endswith("_ns") or key.startswith("early_stopping_latency"):
         value /= _NS_PER_MS
+        if benchmark.lower() in rules.in_seconds:
+            value, unit = value / _MS_PER_S, "s latency"
     if of_log == scenario or (of_log, scenario) == ("Server", "Interactive"):
-        return Performance(key, value, _unit(key, scenario))
+        return Performance(key, value, unit)
     return _inferred(log, of_log, scenario, rules)
 
 
@@ -173,7 +192,7 @@ def power_metric(
     log: DetailLog, scenario: str, watts: float, seconds: float, result: Performance, rules: Rules
 ) -> PowerMetric:
     """The official power figure and efficiency, from the average watts, with operations in the checkers' order."""
-    if scenario in ("Offline", "Server") or (scenario == "Interactive" and rules.round == "6.1"):
+    if scenario in rules.watts:
         of = result.unit.removesuffix("/s") if result.unit == "tokens/s" else "samples"
         if result.value is None or watts == 0:
             return PowerMetric(watts, "W", why=result.why)

@@ -31,6 +31,7 @@ _USUAL_STAMP = re.compile(r"(\d\d)-(\d\d)-(\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{3})"
 _HEAD = b"Time,19-39-9999 29:59:59.999,Watts,"  # of a usual line, with the highest digits that its places may have
 _TAIL = b",V"  # of ",Volts,": watts that end otherwise may have lost digits
 _DATE = slice(5, 15)
+_PLAIN_NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 _DECIMALS = 6  # of watts
 _MOST_DIGITS = (
     9  # before their dot; 15 digits are exact in a double, and so is their quotient by 10⁶, as float() has it
@@ -61,7 +62,7 @@ class Window:
 
 @dataclass
 class Stops:
-    """The first line at which an official checker ends with an exception, in words; "": none."""
+    """The first line at which an official checker ends with an exception, or gives no number, in words; "": none."""
 
     any_line: str = ""  # one that reads every line: that of round 1.0
     time_lines: str = ""  # one that skips lines that do not begin with "Time"
@@ -124,6 +125,8 @@ class SampleLog:
         watts, usual = _watts(columns[len(_HEAD) :], usual & (starts <= last))
         if self._needs_power_factor:
             usual &= _has_power_factor(data, starts, ends)
+        if not text.isascii():  # a reader of text may end at such a line, whatever it holds
+            usual[np.searchsorted(ends, np.flatnonzero(data >= 0x80))] = False
         number = block.first_line + np.arange(len(starts), dtype=np.int64)
         self.lines += len(starts)
         if usual.all():
@@ -152,16 +155,19 @@ class SampleLog:
             # undecodable bytes stop Python's own reading of the file, whatever the line is
             self._cannot(number, _why_no_stamp(line), is_time_line or not _is_utf8(line))
             return None
+        in_window = bool(self.window.holds(np.array([t_us]))[0])
         try:
             watts = float(fields[3])
             if self._needs_power_factor:
                 float(fields[9])
             whole = len(fields) >= 12 and not cut and fields[2] == "Watts"
-            if not whole or not math.isfinite(watts):
+            if not math.isfinite(watts):
+                self._not_finite(number, fields[3], watts, is_time_line and in_window)
+                return t_us, math.nan
+            if not whole or not _PLAIN_NUMBER.fullmatch(fields[3]):
                 what = f"holds {fields[3][:40]!r} watts" if whole else f"is no whole line of PTDaemon: {line[:60]!r}"
                 self._name(number, f"{what}; the official figure counts it as {watts:g} W")
         except (ValueError, IndexError):
-            in_window = bool(self.window.holds(np.array([t_us]))[0])
             why = "its watts or power factor cannot be read" if self._needs_power_factor else "its watts cannot be read"
             if in_window:
                 self._cannot(number, why, is_time_line)
@@ -169,6 +175,15 @@ class SampleLog:
                 self._name(number, why)
             return t_us, math.nan
         return t_us, watts
+
+    def _not_finite(self, number: int, text: str, watts: float, counts: bool) -> None:
+        why = f"holds {text[:40]!r} watts"
+        if counts:
+            stop = f"line {number} {why}, of which no mean can be taken"
+            self.stops.any_line = self.stops.any_line or stop
+            if watts > 0:  # newer checkers take what is above 0, which NaN is not
+                self.stops.time_lines = self.stops.time_lines or stop
+        self._name(number, why)
 
     def _cannot(self, number: int, why: str, is_time_line: bool) -> None:
         self.stops.note(f"line {number}: {why}", is_time_line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,19 @@ def read_description(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise NoLog(path, "holds JSON, but no object")
     return found
+
+
+def names_of_submitter(session: Path) -> dict[str, str]:
+    """Official names of benchmarks by what a submitter in the open division calls them; {} where nothing says.
+
+    Raises:
+        NoLog: the submitter's `model_mapping.json` cannot be read.
+    """
+    above = session.resolve().parents
+    file = next((folder / "model_mapping.json" for folder in above if folder.parent.name == "open"), None)
+    if file is None or not os.path.exists(file):
+        return {}
+    return {name: meant for name, meant in read_description(file).items() if isinstance(meant, str)}
 
 
 def analyzer_logs(run: Path) -> list[Path]:

@@ -15,7 +15,13 @@ from director.mlperf.inference.detail_log import DetailLog, read_detail_log
 from director.mlperf.inference.physical import Physical, meter_accuracy, physical_energy, summed
 from director.mlperf.inference.rules import RULES, Rules, performance, power_metric, usual_scenario
 from director.mlperf.inference.sample_log import SampleLog, Samples, Window, stamp_us
-from director.mlperf.inference.session_files import CLIENT, SERVER, analyzer_logs, read_description
+from director.mlperf.inference.session_files import (
+    CLIENT,
+    SERVER,
+    analyzer_logs,
+    names_of_submitter,
+    read_description,
+)
 from director.mlperf.inference.text_blocks import NoLog
 
 _HALF_HOUR_US = 1_800_000_000
@@ -253,7 +259,13 @@ def _shift_us(log: SampleLog, window: Window) -> int:
 
 
 def _official(score: SessionScore, log: DetailLog, rules: Rules) -> None:
-    result = performance(log, score.scenario, score.found.benchmark, rules)
+    try:
+        more_names = names_of_submitter(score.found.path)
+    except NoLog as error:
+        more_names = {}
+        score.notes.append(str(error))
+    benchmark = rules.benchmark(score.found.benchmark, more_names)
+    result = performance(log, score.scenario, benchmark, rules)
     if not score.found.benchmark and any("tokens" in key for key in log.values) and rules.token_keys:
         score.notes.append("no folder names the benchmark, so performance is not counted in tokens")
     score.performance_key, score.performance, score.performance_unit = result.key, result.value, result.unit

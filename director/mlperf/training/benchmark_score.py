@@ -77,7 +77,7 @@ def score_benchmark(
         return score
     without = [run.name for run in counted if run.official_joules is None]
     if without:
-        score.notes.append(f"no energy score: {', '.join(without)} has no energy")
+        score.notes.append(f"no energy score: there is no energy of {', '.join(without)}")
         return score
     score.is_official = all(run.is_official for run in counted)
     score.unscaled_joules = _mean([run.official_joules for run in counted])

@@ -64,7 +64,7 @@ def _as_in_file(log: PowerLog, train_ms: float) -> OfficialEnergy:
     last = log.readings if stop is None else stop.before
     if not starts:
         if not last:
-            return _without_readings(found)
+            return _without_readings(found, has_window=stop is not None)
         found.from_code = False
         found.notes.append(f"there is no {START} line: the first reading opens the window ({_NOT_DEFINED})")
         starts = [Event(START, log.first_ms, None, 0, 0)]
@@ -98,7 +98,8 @@ def _by_time(log: PowerLog, train_ms: float) -> OfficialEnergy:
     stops = [event for event in events if event.key == STOP]
     found = OfficialEnergy(np.nan, _last_efficiency(events))
     if not log.readings:
-        return _without_readings(found)
+        stop_ms = stops[-1].time_ms if stops else 0.0
+        return _without_readings(found, has_window=bool(starts) and stop_ms != starts[-1].time_ms)
     if not starts:
         found.from_code = False
         found.notes.append(f"there is no {START} line: the first reading opens the window ({_NOT_DEFINED})")
@@ -147,9 +148,13 @@ def _last_efficiency(events: list[Event]) -> float:
     return stated[-1] if stated else 1.0
 
 
-def _without_readings(found: OfficialEnergy) -> OfficialEnergy:
-    found.joules = 0.0
-    found.notes.append("there is no power reading: the official code counts 0 J")
+def _without_readings(found: OfficialEnergy, has_window: bool) -> OfficialEnergy:
+    if has_window:
+        found.joules = 0.0
+        found.notes.append("there is no power reading: the official code counts 0 J")
+        return found
+    found.from_code = False
+    found.notes.append(f"there is no power reading, and no window: there is no energy ({_NOT_DEFINED})")
     return found
 
 
