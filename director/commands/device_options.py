@@ -7,7 +7,7 @@ import argparse
 from director.commands.values import names, rate, setting
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
+def add_device_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add `drivers`, `rate` and `set`: names or None, (name, Hz) pairs, (driver, key, value) triples."""
     option = parser.add_argument
     option("--drivers", type=names, metavar="A,B", help="only these drivers (default: all that work here)")

@@ -58,16 +58,26 @@ def write_plots(session: Path, manifest: Manifest, summary: Summary, folder: Pat
         OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    figures = _figures(session, manifest, summary)
+    return save_figures(((folder / f"{name}.{form}", figure) for name, figure in figures), form)
+
+
+def save_figures(figures: Iterator[tuple[Path, Figure]], form: str) -> list[Path]:
+    """Write figures, which are drawn in the project's style as they are asked for, and return the files.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     paths = []
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # of names in scripts that the font lacks
         matplotlib.rcdefaults()  # the user's own settings would change the bytes
         matplotlib.rcParams.update(STYLE)
-        for name, figure in _figures(session, manifest, summary):
+        for path, figure in figures:
             content = io.BytesIO()
             figure.savefig(content, format=form, metadata=NO_DATE_OR_VERSION[form])
-            paths.append(folder / f"{name}.{form}")
-            write_durably(paths[-1], content.getvalue())
+            write_durably(path, content.getvalue())
+            paths.append(path)
     return paths
 
 

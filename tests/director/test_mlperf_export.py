@@ -286,12 +286,13 @@ def stage(session: Path, begin_s: int, watts: float, *, missing: int | None = No
     return session
 
 
-def test_a_made_measurement_fails_the_checks_of_the_scripts_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ptd,round_name", [("1.11.1", "6.1"), ("1.10.0", "4.1"), ("1.9.2", "2.1")])
+def test_a_made_measurement_fails_the_checks_of_the_scripts_alone(tmp_path: Path, ptd: str, round_name: str) -> None:
     sessions = [stage(tmp_path / "a", 0, 400.0), stage(tmp_path / "b", 1000, 410.5, missing=50)]
-    log = ptd_log(tmp_path / "ptd.log")
+    log = ptd_log(tmp_path / "ptd.log", identity=IDENTITY.replace("1.11.1", ptd))
     out = tmp_path / "out"
     assert export(out, "mlperf-inference", *sessions, options=["--ptd-log", str(log), *PTD]) == 0
-    version = checker_of_round("6.1")
+    version = checker_of_round(round_name)
     assert version is not None
     failed = [result.name for result in official_checks(out, version) if result.outcome == "FAIL"]
     assert failed == ["Check client sources checksum", "Check server sources checksum"]
@@ -318,7 +319,7 @@ def test_an_inference_folder_without_its_evidence_is_refused(
         ),
         ([ranging, stage(tmp_path / "d", 1000, 379.0)], good, PTD[1], "5.25 % less than ranging"),
         ([ranging, testing], ptd_log(tmp_path / "hour", (3601, 4601)), PTD[1], "its clock is not UTC"),
-        ([ranging, testing], ptd_log(tmp_path / "old", identity="X,version=1.9.2-a"), PTD[1], "PTDaemon 1.9.2"),
+        ([ranging, testing], ptd_log(tmp_path / "new", identity="X,version=1.12.0-a"), PTD[1], "PTDaemon 1.12.0"),
         ([ranging, testing], good, "ptd -p 8888 8 /dev/ttyUSB0", "YokogawaWT310E, number 49"),
         ([ranging, testing], tmp_path / "none.log", PTD[1], "none.log"),
         ([ranging, training(tmp_path / "t")], good, PTD[1], "has no log of LoadGen"),

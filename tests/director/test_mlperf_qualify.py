@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from made_session import made_clock, made_manifest, made_marks, made_stream
 
 from director.answers.results import write_results
 from director.cli import main
+from director.mlperf.qualify.live import LiveTest, record
+from director.mlperf.qualify.meter_test import QualifyRefused, qualify
 from director.session.manifest import PhaseSource
 from drivers.contract import Accuracy, Channel
 
@@ -47,7 +52,7 @@ def test_olympic_means_differences_and_verdict(tmp_path: Path, capsys: pytest.Ca
     meter, reference = spl(tmp_path / "meter.txt", MORE), spl(tmp_path / "reference.txt")
     assert main(["qualify", str(meter), str(reference), *LEVELS, "--json", str(tmp_path / "q.json")]) == 0
     found = json.loads((tmp_path / "q.json").read_text())
-    assert found["passes"] and found["limit_percent"] == 5
+    assert found["passes"] and found["limit_percent"] == 5 and found["accuracy_known"]
     for level, watts, percent in zip(found["levels"], (100, 300, 500), (3.0, 1.0, 0.6), strict=True):
         assert level["meter"]["minutes"] == pytest.approx([watts + more for more in MORE], rel=1e-9)
         assert level["meter"]["olympic"] == pytest.approx(watts + 3, rel=1e-9)
@@ -60,6 +65,97 @@ def test_olympic_means_differences_and_verdict(tmp_path: Path, capsys: pytest.Ca
     assert main(["qualify", str(meter), str(reference), *LEVELS, "--limit", "2.9"]) == 1
     said = capsys.readouterr().out
     assert "does not qualify" in said and said.count("NO") == 1
+
+
+def test_both_meters_are_drawn_over_the_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[test]'")
+    words = ["qualify", str(spl(tmp_path / "a$b_<meter>.txt", MORE)), str(spl(tmp_path / "reference.txt")), *LEVELS]
+    plot, again = tmp_path / "plot.svg", tmp_path / "again.svg"
+    assert main([*words, "--plot", str(plot)]) == 0
+    assert main([*words, "--plot", str(again)]) == 0
+    assert plot.read_bytes() == again.read_bytes()
+    text = plot.read_text()
+    for told in (
+        "the meter qualifies (limit 5 %)",
+        "idle: meter 103.00 ± 0.74 W",
+        "+0.60 ± 0.97 %",
+        "a$b_&lt;meter&gt;",
+    ):
+        assert told in text
+    assert main([*words, "--plot", str(tmp_path / "plot.png")]) == 0
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*words, "--plot", str(tmp_path / "no" / "plot.png")]) == 2
+    assert main([*words, "--plot", str(tmp_path / "plot.pdf")]) == 2
+    error = capsys.readouterr().err
+    assert "plot.png cannot be written" in error and "neither in .svg nor in .png" in error
+
+
+def live_test(tmp_path: Path, loads: list[tuple[str, str]], meter_watts: float = 102.0) -> LiveTest:
+    """Two meters that are replayed from files, and levels of a second."""
+    for name, column, watts in (("meter", "node_watts", meter_watts), ("reference", "wall_watts", 100.0)):
+        rows = "".join(f"{at / 100:.2f},{watts}\n" for at in range(6000))
+        (tmp_path / f"{name}.csv").write_text(f"t_s,{column}\n{rows}")
+    return LiveTest(
+        loads=loads,
+        channels=("replay/node/node_watts", "replay/wall/wall_watts"),
+        settle_s=0.05,
+        output=tmp_path / "session",
+        drivers=["replay:meter", "replay:reference"],
+        settings={f"replay:{name}": {"path": str(tmp_path / f"{name}.csv")} for name in ("meter", "reference")},
+        minute_s=0.2,
+    )
+
+
+def test_live_on_two_drivers_with_loads_that_are_stopped(tmp_path: Path) -> None:
+    loads = [(name, f"sh -c 'echo {name} $$ >> {tmp_path}/loads; sleep 99 & wait'") for name in ("half", "full")]
+    test = live_test(tmp_path, loads)
+    session, outcome = record(test)
+    assert outcome.status == 0 and not outcome.interrupted
+    found = qualify((session, session), test.channels, test.levels, 5.0, test.minute_s)
+    assert [level.name for level in found.levels] == ["idle", "half", "full"] and not found.accuracy_known
+    assert [level.difference_percent for level in found.levels] == pytest.approx([2.0] * 3, rel=1e-6)
+    assert all(level.meter.minutes == pytest.approx([102.0] * 5, rel=1e-6) for level in found.levels)
+    ran = [line.split() for line in (tmp_path / "loads").read_text().splitlines()]
+    assert [name for name, _ in ran] == ["half", "full"]
+    groups = {int(pid) for _, pid in ran}
+    for process in psutil.process_iter(["status"]):  # also what a load had started
+        with contextlib.suppress(ProcessLookupError):
+            assert os.getpgid(process.pid) not in groups or process.info["status"] == psutil.STATUS_ZOMBIE
+
+
+def test_a_load_that_ends_too_early_makes_no_test(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    session, outcome = record(live_test(tmp_path, [("half", "true"), ("full", "sleep 9")]))
+    assert outcome.status == 1 and (session / "manifest.json").is_file()
+    assert "half: 'true' ended with status 0; a load must last until it is stopped" in capfd.readouterr().err
+
+
+def test_a_meter_that_is_not_there_costs_no_time(tmp_path: Path) -> None:
+    test = live_test(tmp_path, [("half", "sleep 9"), ("full", "sleep 9")])
+    (tmp_path / "meter.csv").unlink()
+    with pytest.raises(QualifyRefused, match="no meter here has a power channel replay/node") as error:
+        record(test)
+    assert "replay:meter" in str(error.value) and not test.output.exists()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "words,why",
+    [
+        (["a", "b", "--settle", "3", *LEVELS], "--settle is only for a live test"),
+        (["a", *LEVELS], "name two traces"),
+        (["--load", "half=x"], "2 loads of different names"),
+        (["--load", "half=x", "--load", "idle=y"], "2 loads of different names"),
+        (["--load", "half='x", "--load", "full=y"], "is no command"),
+        (["--load", "half=x", "--load", "full="], "is not NAME=CMD"),
+        (["a", "b", "--load", "half=x", "--load", "full=y"], "traces and --level are for what was recorded"),
+        (["--load", "half=x", "--load", "full=y"], "needs --channel and --reference-channel"),
+        (["--load", "half=x", "--load", "full=y", "--channel", "c", "--reference-channel", "c"], "its own reference"),
+        (["--load", "half=no-such", "--load", "full=y", "--channel", "c", "--reference-channel", "d"], "not found"),
+        (["--load", "h=true", "--load", "f=true", "--channel", "c", "--reference-channel", "d"], "power channel c"),
+    ],
+)
+def test_options_that_contradict_each_other(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["qualify", *words]) == 2
+    assert why in capsys.readouterr().err
 
 
 def made(session: Path) -> Path:

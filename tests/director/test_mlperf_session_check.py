@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,13 @@ from golden_inference import SESSIONS, golden, needs_golden
 
 from director.cli import main
 from director.mlperf.inference.check_session import check_session
-from director.mlperf.inference.checker_versions import CHECKERS
+from director.mlperf.inference.checker_versions import CHECKERS, checker_that_fits
 from director.mlperf.inference.official_checks import CheckResult, official_checks
 from director.mlperf.inference.strict_checks import strict_checks
 
 GOOD = "v41-untether-resnet50-singlestream"
 COLUMNS = {"1.0": "813b60b", "4.1": "inf_v4_1", "6.1": "head"}
-V1_0, V4_1, V6_1 = CHECKERS
+V1_0, V4_1 = (next(checker for checker in CHECKERS if checker.name == name) for name in ("1.0", "4.1"))
 
 pytestmark = needs_golden
 
@@ -26,6 +27,8 @@ pytestmark = needs_golden
 @pytest.mark.parametrize("row", golden(), ids=lambda row: str(row["dev_name"]))
 def test_outcomes_are_those_of_the_official_checkers(row: dict[str, str]) -> None:
     for version in CHECKERS:
+        if version.name not in COLUMNS:
+            continue
         column = f"check_{COLUMNS[version.name]}"
         results = official_checks(SESSIONS / row["dev_name"], version)
         found = {f"{column}:{result.name}": result.outcome for result in results}
@@ -152,6 +155,63 @@ def test_what_is_changed_fails(copy: Path, name: str, edit: Callable[[dict], obj
     after = official_checks(copy, V4_1)
     assert outcome(after, check).outcome == "FAIL"
     assert [result.name for result in after if result.outcome == "FAIL"] == [outcome(after, check).name]
+
+
+def passing(session: Path, check: str) -> str:
+    """The checkers that pass a session in one check."""
+    return " ".join(
+        version.name for version in CHECKERS if outcome(official_checks(session, version), check).outcome == "pass"
+    )
+
+
+def test_rounds_between_those_of_the_golden_outcomes(copy: Path) -> None:
+    """What each round's checker differs in, as its tag of mlcommons/inference has it."""
+    server, samples = copy / "power" / "server.json", copy / "run_1" / "spl.txt"
+    for ptd, accepting in (("1.9.2", "1.0 2.0 2.1"), ("1.10.0", "3.0 3.1 4.1"), ("1.11.1", "5.0"), ("1.12.0", "")):
+        change(server, lambda text, ptd=ptd: re.sub(r"version=[\d.]+-", f"version={ptd}-", text))  # type: ignore[misc]
+        assert passing(copy, "PTD commands") == accepting  # 6.1 looks for one more command than these scripts send
+    original = server.read_bytes()
+    for run in ("ranging", "run_1"):
+        change(copy / run / "spl.txt", lambda text: text.rstrip("\n") + "\n")
+    for apart_s, accepting in ((0.15, "2.0 2.1 3.0 3.1 4.1 5.0 6.1"), (0.4, "2.1 3.0 3.1 4.1 5.0 6.1"), (0.9, "3.0")):
+        change_json(server, lambda c, s=apart_s: [p.__setitem__(0, p[0] + s) for p in c["phases"]["testing"]])  # type: ignore[misc]
+        assert passing(copy, "time difference") == accepting
+        server.write_bytes(original)
+    assert passing(copy, "time difference") == "2.0 2.1 3.0 3.1 4.1 5.0 6.1"
+    change(samples, lambda text: f"{text}\n")  # round 3.1 ends at a blank line; before, samples were not looked at
+    assert passing(copy, "time difference") == "2.0 2.1 3.0 4.1 5.0 6.1"
+    change(samples, lambda text: text.replace("Watts,", "Watts,0.5"))  # some 0.05 % of ranging
+    assert passing(copy, "time difference") == "2.0 2.1 3.0"
+
+
+def test_uncertainty_that_only_some_rounds_refuse(copy: Path) -> None:
+    text = "Uncertainty 1.51%, which is above 1.00% limit for the last sample!"
+    detail = copy / "run_1" / "mlperf_log_detail.txt"
+    end = load_instant(copy, 600)
+    later = load_instant(
+        copy, 1100
+    )  # now the load lasts 1100 s, of which round 3.1 looks at 100 s, and later ones none
+    change(
+        detail,
+        lambda log: log.replace(f'"key": "power_end", "value": "{end}"', f'"key": "power_end", "value": "{later}"'),
+    )
+    insert_warning(copy / "power" / "ptd_logs.txt", load_instant(copy, 550), text)
+    outcomes = {v.name: outcome(official_checks(copy, v), "PTD logs").outcome for v in CHECKERS if v.name > "3"}
+    assert outcomes == {"3.0": "pass", "3.1": "FAIL", "4.1": "pass", "5.0": "pass", "6.1": "pass"}
+
+
+def test_the_checker_that_fits() -> None:
+    def fitting(ptd: str, folder: str = "", sources: object = None, config: object = None) -> str:
+        return checker_that_fits(ptd, folder, {"sources": sources, "ptd_config": config})[0].name
+
+    assert [fitting(ptd) for ptd in ("1.9.1", "1.10.0", "1.11.1", "2.0.0")] == ["2.1", "4.1", "5.0", "6.1"]
+    assert fitting("1.11.1", config=[{}]) == "6.1"
+    assert fitting("1.11.1", "6.0") == "6.1" and fitting("1.11.1", "5.0", config=[{}]) == "5.0"
+    assert fitting("1.10.0", "3.1") == "3.1" and fitting("1.10.0", "6.1") == "4.1" and fitting("9", "3.1") == "3.1"
+    for version in CHECKERS:  # by its scripts; those of round 2.0 are accepted in round 2.1, too
+        config = [{}] if version.analyzer_list else {}
+        fits = {fitting(version.ptd_versions[0], "", dict(sources), config) for sources in version.sources}
+        assert fits == {"2.1" if version.name == "2.0" else version.name}
 
 
 def test_default_rules_and_exit_status(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

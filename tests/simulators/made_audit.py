@@ -79,7 +79,13 @@ def made_session(folder: Path) -> Path:
         (f"Go,1000,0,{SESSION}_testing", "Starting"),
     ]
     messages = [{"cmd": command, "reply": reply} for command, reply in commands]
-    shared = {"timezone": 0, "sources": dict(version.sources), "session_name": SESSION, "phases": phases, "results": {}}
+    shared = {
+        "timezone": 0,
+        "sources": dict(version.sources[0]),
+        "session_name": SESSION,
+        "phases": phases,
+        "results": {},
+    }
     for name, own in (("client", {}), ("server", {"ptd_messages": messages})):
         (power / f"{name}.json").write_text(json.dumps({**shared, **own}, indent=1))
     seal(folder)

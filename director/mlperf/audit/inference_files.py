@@ -40,10 +40,10 @@ def checksums(session: Session) -> Iterator[Finding]:
 
 
 def scripts_changed(session: Session) -> Iterator[Finding]:
-    expected = session.version.sources
+    expected = session.version.sources[0]
     for file, description in ((CLIENT, session.client), (SERVER, session.server)):
         sources = description.get("sources")
-        if not description or sources == expected:
+        if not description or sources in session.version.sources:
             continue
         sources = sources if isinstance(sources, dict) else {}
         others = sorted(str(name) for name in {*sources, *expected} if sources.get(name) != expected.get(name))

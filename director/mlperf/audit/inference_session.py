@@ -83,7 +83,7 @@ def read_session(found: InferenceSession) -> Session:
     """Read what there is; what cannot be read becomes a finding."""
     findings: list[Finding] = []
     client, server = (_description(found.path / name, findings) for name in (CLIENT, SERVER))
-    version = checker_of_round(found.round) or checker_that_fits(ptd_version(dict(server)), found.round)[0]
+    version = checker_of_round(found.round) or checker_that_fits(ptd_version(dict(server)), found.round, server)[0]
     stages = {name: _stage(found.path / run, findings) for name, run in STAGES.items()}
     analyzers = max(1, len(analyzer_logs(found.path / "run_1")))
     return Session(found.path, version, client, server, stages, analyzers, findings)

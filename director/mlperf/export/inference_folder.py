@@ -22,7 +22,7 @@ import numpy as np
 from director.mlperf.export.new_folder import ExportRefused
 from director.mlperf.export.power_readings import LONGEST_GAP_S, PowerReadings, finished_manifest, power_readings
 from director.mlperf.export.ptd_messages import Message, last_session, read_messages
-from director.mlperf.inference.checker_versions import CheckerVersion, checker_that_fits
+from director.mlperf.inference.checker_versions import PTD_VERSIONS, CheckerVersion, checker_that_fits
 from director.mlperf.inference.official_checks import CheckResult, official_checks
 from director.mlperf.inference.power_logs import RUNS, load_times, result_checksums
 from director.mlperf.inference.text_blocks import NoLog
@@ -97,8 +97,9 @@ def _version(log: Path, messages: Sequence[Message]) -> tuple[CheckerVersion, st
     identity = next((message.reply for message in messages if message.cmd == "Identify"), "")
     found = identity.partition(",version=")[2].partition("-")[0]
     version, _ = checker_that_fits(found, "")
-    if found not in version.ptd_versions or version.first:
-        raise ExportRefused(f"{log}: PTDaemon {found or 'of unknown version'}; exported are 1.10.0 and 1.11.1")
+    if found not in version.ptd_versions:
+        known = ", ".join(PTD_VERSIONS)
+        raise ExportRefused(f"{log}: PTDaemon {found or 'of unknown version'}; there are checkers for {known}")
     return version, identity
 
 

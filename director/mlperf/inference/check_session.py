@@ -68,7 +68,7 @@ def _version(found: InferenceSession, rules: str | None) -> tuple[CheckerVersion
         server = read_description(found.path / SERVER)
     except NoLog:
         server = None
-    return checker_that_fits(ptd_version(server), found.round)
+    return checker_that_fits(ptd_version(server), found.round, server)
 
 
 def _show(title: str, results: Sequence[CheckResult], console: Console) -> None:

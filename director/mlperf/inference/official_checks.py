@@ -110,14 +110,15 @@ def run_check(name: str, check: Callable[[], None]) -> CheckResult:
 
 def _sources(description: Mapping[str, Any], version: CheckerVersion) -> None:
     sources = description["sources"]
-    if sources == version.sources:
+    if sources in version.sources:
         return
     if not isinstance(sources, dict):
         raise Failed("no checksums of the official scripts")
+    official = version.sources[0]
     parts = {
-        "changed": [name for name, sha in version.sources.items() if name in sources and sources[name] != sha],
-        "missing": [name for name in version.sources if name not in sources],
-        "extra": [name for name in sources if name not in version.sources],
+        "changed": [name for name, sha in official.items() if name in sources and sources[name] != sha],
+        "missing": [name for name in official if name not in sources],
+        "extra": [name for name in sources if name not in official],
     }
     told = "; ".join(f"{what}: {', '.join(map(str, files))}" for what, files in parts.items() if files)
     raise Failed(f"not the official scripts of round {version.name}: {told}")
@@ -189,9 +190,9 @@ def _times(session: Path, both: Descriptions, version: CheckerVersion) -> None:
             raise Failed(f"{name}: client.json has {len(client)} phase times, server.json {len(server)}")
         for number, (mine, theirs) in enumerate(zip(client, server, strict=True), start=1):
             apart = abs(mine[0] - theirs[0])
-            within = apart < version.phase_tolerance_s if version.first else apart <= version.phase_tolerance_s
-            if not within:
-                limit = round(version.phase_tolerance_s * 1000)
+            limit_s = version.phase_tolerance_s
+            if apart > limit_s or (version.below_tolerance and apart == limit_s):
+                limit = round(limit_s * 1000)
                 raise Failed(f"{name}, phase {number}: clocks {apart * 1000:.1f} ms apart; allowed are {limit} ms")
     zone_s = int(both.server["timezone"]) if version.first else 0
     loads = {name: load_times(session / run, zone_s) for name, run in zip(phases, RUNS, strict=True)}
@@ -203,13 +204,17 @@ def _times(session: Path, both: Descriptions, version: CheckerVersion) -> None:
                 off = at - started if at < started else at - stopping
                 raise Failed(f"{name}: the load {what} outside the measured interval, {off:+.1f} s from it")
     ranging, testing = (end - begin for begin, end in loads.values())
-    if version.first:
-        if abs(ranging - testing) / max(ranging, testing) >= 0.05:
-            raise Failed(f"ranging took {ranging:.1f} s and testing {testing:.1f} s: more than 5 % apart")
+    if version.durations_apart is not None:
+        if abs(ranging - testing) / max(ranging, testing) >= version.durations_apart:
+            apart_text = f"{version.durations_apart:.0%} apart"
+            raise Failed(f"ranging took {ranging:.1f} s and testing {testing:.1f} s: more than {apart_text}")
         return
     if (ranging - testing) / ranging > 0.5:
         raise Warned(f"testing took {testing:.1f} s, ranging {ranging:.1f} s")
-    watts = [round(average_watts(session / run, *loads[name]), 5) for name, run in zip(phases, RUNS, strict=True)]
+    watts = [
+        round(average_watts(session / run, *loads[name], version.every_line), 5)
+        for name, run in zip(phases, RUNS, strict=True)
+    ]
     change = round((watts[1] / watts[0] - 1) * 100, 2)
     if not change > -5:
         raise Failed(f"testing drew {watts[1]} W, {-change} % less than ranging with {watts[0]} W; allowed are 5 %")
@@ -258,9 +263,9 @@ def _results(session: Path, both: Descriptions, version: CheckerVersion) -> None
 
 def _ptd_log(session: Path, both: Descriptions, version: CheckerVersion) -> None:
     mark = f"{both.server['session_name']}_ranging"
-    zone_s = int(both.server["timezone"]) if version.first else 0
-    load = load_times(session / "run_1", zone_s)
-    int(both.server["timezone"])
+    zone_s = int(both.server["timezone"])
+    load = load_times(session / "run_1", zone_s if version.first else 0)
+    zone_s = zone_s if version.ptd_log_in_zone else 0
     found = check_ptd_log(session / "power" / "ptd_logs.txt", mark, load, zone_s, version)
     if found is not None:
         raise (Failed if found.fails else Warned)(found.text)

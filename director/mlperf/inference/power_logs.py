@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from datetime import timezone
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from director.mlperf.inference.sample_log import SampleLog, Window, stamp_time
-from director.mlperf.inference.text_blocks import NoLog, text_blocks
+from director.mlperf.inference.text_blocks import Block, NoLog, text_blocks
 
 RUNS = ("ranging", "run_1")  # folders of ranging and testing
 _EDGE = re.compile(rb"power_(begin|end)", re.IGNORECASE)
@@ -18,6 +19,7 @@ _STAMP = re.compile(r"\d*-\d*-\d* \d*:\d*:\d*\.\d*")
 _OF_RUN = ("mlperf_log_detail.txt", "mlperf_log_summary.txt", "spl.txt")
 _OF_POWER = ("client.json", "client.log", "ptd_logs.txt", "server.log")
 _HASHED_AT_ONCE = 1 << 20
+_READ_AT_ONCE = 8192  # by Python, of text
 
 
 def load_times(run: Path, zone_s: float) -> tuple[float, float]:
@@ -30,6 +32,7 @@ def load_times(run: Path, zone_s: float) -> tuple[float, float]:
     """
     path = run / "mlperf_log_detail.txt"
     found: dict[str, float] = {}
+    begins_at = 0
     for block in text_blocks(path):
         seen = -1
         for match in _EDGE.finditer(block.text):
@@ -45,11 +48,24 @@ def load_times(run: Path, zone_s: float) -> tuple[float, float]:
             name = "begin" if "power_begin" in line.lower() else "end"
             found[name] = stamp_s(stamp[0]) + zone_s
             if found.get("begin") and found.get("end"):
+                read = -(-(begins_at + seen + 1) // _READ_AT_ONCE) * _READ_AT_ONCE
+                _refuse_other_text(path, block, read - begins_at)
                 return found["begin"], found["end"]
+        _refuse_other_text(path, block, len(block.text))
+        begins_at += len(block.text)
     missing = " and ".join(f"power_{name}" for name in ("begin", "end") if name not in found)
     if missing:
         raise NoLog(path, f"has no {missing}")
     return found["begin"], found["end"]
+
+
+def _refuse_other_text(path: Path, block: Block, read: int) -> None:
+    """The official checker ends where what it has read is not UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(block.text[:read])
+    except UnicodeDecodeError as error:
+        number = block.first_line + block.text.count(b"\n", 0, error.start)
+        raise ValueError(f"{path.name} is not UTF-8 in line {number}") from None
 
 
 def stamp_s(text: str) -> float:
@@ -61,8 +77,10 @@ def stamp_s(text: str) -> float:
     return stamp_time(text).replace(tzinfo=timezone.utc).timestamp()
 
 
-def average_watts(run: Path, begin_s: float, end_s: float) -> float:
+def average_watts(run: Path, begin_s: float, end_s: float, every_line: bool = False) -> float:
     """Mean of the positive samples between two instants; −1 without any, as the official checker has it.
+
+    `every_line`: also of lines that do not begin with "Time".
 
     Raises:
         NoLog: the log cannot be read.
@@ -71,12 +89,14 @@ def average_watts(run: Path, begin_s: float, end_s: float) -> float:
     log = SampleLog(run / "spl.txt", Window(round(begin_s * 1e6), round(end_s * 1e6)), needs_power_factor=True)
     total, count = 0.0, 0
     for block in log.samples():
-        watts = block.watts[log.window.holds(block.t_us) & block.time_lines & (block.watts > 0)]
+        counts = log.window.holds(block.t_us) & (block.time_lines | every_line)
+        watts = block.watts[counts & (block.watts > 0)]
         if len(watts):
             total = float(np.cumsum(np.concatenate(([total], watts)))[-1])
             count += len(watts)
-    if log.stops.time_lines:
-        raise ValueError(f"{log.path.name}, {log.stops.time_lines}")
+    stops = log.stops.any_line if every_line else log.stops.time_lines
+    if stops:
+        raise ValueError(f"{log.path.name}, {stops}")
     return total / count if count else -1.0
 
 

@@ -1,7 +1,7 @@
 """How the official submission checker of each round makes power and performance figures.
 
-Read from the tags v1.0.1 … v6.0.0pre of mlcommons/inference and from its newest code; of round 5.1 from v5.1.1. The formulas are written down in
-docs/mlperf/inference-scores.md.
+Read from the tags v1.0.1 … v6.0.0pre of mlcommons/inference and from its newest code; of round 5.1 from v5.1.1. The
+formulas are written down in docs/mlperf/inference-scores.md.
 """
 
 from __future__ import annotations

@@ -139,7 +139,9 @@ def _show(scores: Sequence[SessionScore], console: Console) -> None:
         soft_wrap=True,
     )
     if any(score.official_code_stops for score in scores):
-        console.print("* the official code gives no number here; this is what its formula gives without that line", style="dim")
+        console.print(
+            "* the official code gives no number here; this is what its formula gives without that line", style="dim"
+        )
     if any(score.efficiency is not None and not score.efficiency_is_official for score in scores):
         console.print("† the official code of this round prints no efficiency; performance per watt", style="dim")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def names_of_submitter(session: Path) -> dict[str, str]:
     """
     above = session.resolve().parents
     file = next((folder / "model_mapping.json" for folder in above if folder.parent.name == "open"), None)
-    if file is None or not os.path.exists(file):
+    if file is None or not file.exists():
         return {}
     return {name: meant for name, meant in read_description(file).items() if isinstance(meant, str)}
 

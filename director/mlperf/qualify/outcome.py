@@ -1,4 +1,4 @@
-"""`power-director qualify`: the table of the meter test, and JSON."""
+"""`power-director qualify`: the table of the meter test, JSON, and the plot."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from director.answers.number_text import figure_text
-from director.mlperf.qualify import Measured, Qualification, QualifyRefused
+from director.mlperf.qualify.meter_test import Measured, Qualification, QualifyRefused
 
 
-def show(found: Qualification, json_file: str | None) -> None:
-    """Print the table, and write JSON where that is wanted; "-": JSON alone, on standard output.
+def show(found: Qualification, json_file: str | None, plot_file: Path | None) -> None:
+    """Print the table, and write JSON and the plot where that is wanted; "-": JSON alone, on standard output.
 
     Raises:
-        QualifyRefused: the file cannot be written.
+        QualifyRefused: a file cannot be written.
     """
+    if plot_file is not None:
+        from director.mlperf.qualify.plot import draw
+
+        try:
+            draw(found, plot_file)
+        except OSError as error:
+            raise QualifyRefused(f"{plot_file} cannot be written: {error.strerror}") from None
     if json_file is not None:
         text = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
         if json_file == "-":
@@ -42,7 +49,8 @@ def show(found: Qualification, json_file: str | None) -> None:
         verdict = Text("yes", style="green") if level.passes else Text("NO", style="bold red")
         table.add_row(Text(level.name), _watts(level.meter), _watts(level.reference), difference, verdict)
     console.print(table)
-    console.print("Olympic means of five minutes, ± U (k = 2)", style="dim")
+    lacking = "" if found.accuracy_known else ", without the error of a meter itself, which is not known"
+    console.print(f"Olympic means of five minutes, ± U (k = 2){lacking}", style="dim")
     console.print("the meter qualifies" if found.passes else "the meter does not qualify", style="bold")
 
 

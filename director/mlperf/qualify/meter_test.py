@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from director.energy.align import align
 from director.energy.cells import Floats
 from director.energy.channel_timing import timing_of
-from director.energy.interval_energy import interval_energies
+from director.energy.interval_energy import Energies, interval_energies
 from director.session.trace_store import Piece
 from drivers.contract import Channel, Status, Unavailable
 from drivers.replay.formats import open_trace
@@ -28,7 +28,8 @@ LEVELS = 3
 MINUTES = 5
 LIMIT_PERCENT = 5.0
 LEAST_COVERAGE = 0.99
-_MINUTE_NS = 60_000_000_000
+MINUTE_S = 60.0
+POINTS = 60  # of a minute, in plots
 _PIECE_ROWS = 1 << 16
 
 
@@ -49,6 +50,7 @@ class Measured:
     """One meter at one level. Watts; U with k = 2."""
 
     minutes: tuple[float, ...]
+    dropped: tuple[int, ...]  # which minutes, from 0: the lowest and the highest
     olympic: float
     expanded: float
 
@@ -64,6 +66,7 @@ class LevelResult:
     difference_percent: float  # of the meter, in percent of the reference
     expanded_percent: float  # its U, k = 2
     passes: bool
+    curves: tuple[Floats, Floats] = field(repr=False)  # both meters' watts over the five minutes; NaN: not measured
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Qualification:
     meter: str
     reference: str
     limit_percent: float
+    accuracy_known: bool  # of both; False: U lacks a meter's own error
     levels: tuple[LevelResult, ...]
 
     @property
@@ -82,7 +86,10 @@ class Qualification:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with full precision."""
-        return {**asdict(self), "passes": self.passes}
+        content = asdict(self)
+        for level in content["levels"]:
+            del level["curves"]
+        return {**content, "passes": self.passes}
 
 
 @dataclass(frozen=True)
@@ -105,9 +112,20 @@ class _Source:
 
 
 def qualify(
-    paths: Sequence[Path], channels: Sequence[str | None], levels: Sequence[Level], limit_percent: float
+    paths: Sequence[Path],
+    channels: Sequence[str | None],
+    levels: Sequence[Level],
+    limit_percent: float,
+    minute_s: float = MINUTE_S,
 ) -> Qualification:
     """Make the test of two traces, the meter's first, then the reference's.
+
+    Args:
+        paths: of the traces.
+        channels: of each trace; None: the only one of power.
+        levels: idle and two loads.
+        limit_percent: how much the meter may differ from the reference.
+        minute_s: how long a minute is; for tests of the test.
 
     Raises:
         QualifyRefused: a trace cannot be read, does not cover a level, or is no measured power.
@@ -120,16 +138,18 @@ def qualify(
     meter, reference = sources
     if meter.path.resolve() == reference.path.resolve() and meter.channel == reference.channel:
         raise QualifyRefused(f"{meter.channel.name} cannot be its own reference: name two channels or two traces")
-    begins = [_begin(level, sources) for level in levels]
+    minute_ns = round(minute_s * 1e9)
+    begins = [_begin(level, sources, minute_ns) for level in levels]
     for (one, a), (other, b) in zip(_sorted(levels, begins), _sorted(levels, begins)[1:], strict=False):
-        if b - a < MINUTES * _MINUTE_NS:
+        if b - a < MINUTES * minute_ns:
             raise QualifyRefused(f"{other} begins within the five minutes of {one}: levels must be disjoint")
-    measured = [_measure(source, levels, begins) for source in sources]
+    measured = [_measure(source, levels, begins, minute_ns) for source in sources]
     results = [
-        _compare(level.name, begin, mine, theirs, limit_percent)
-        for level, begin, mine, theirs in zip(levels, begins, *measured, strict=True)
+        _compare(level.name, begin, (mine, theirs), (my_curve, their_curve), limit_percent)
+        for level, begin, (mine, my_curve), (theirs, their_curve) in zip(levels, begins, *measured, strict=True)
     ]
-    return Qualification(_name(meter), _name(reference), limit_percent, tuple(results))
+    known = all(source.channel.accuracy is not None for source in sources)
+    return Qualification(_name(meter), _name(reference), limit_percent, known, tuple(results))
 
 
 def _sorted(levels: Sequence[Level], begins: Sequence[int]) -> list[tuple[str, int]]:
@@ -160,7 +180,7 @@ def _open(path: Path, wanted: str | None) -> _Source:
     return found[0]
 
 
-def _begin(level: Level, sources: Sequence[_Source]) -> int:
+def _begin(level: Level, sources: Sequence[_Source], minute_ns: int) -> int:
     """Wall time at which a level's minutes begin."""
     if level.after_s is not None:
         both = max(source.stream.start_ns + source.to_wall_ns for source in sources)
@@ -175,24 +195,34 @@ def _begin(level: Level, sources: Sequence[_Source]) -> int:
             if len(found) > 1:
                 raise QualifyRefused(f"{source.path} has {len(found)} phases {level.name!r}; say NAME=SECONDS instead")
             if found:
-                if found[0]["end_ns"] - found[0]["begin_ns"] < MINUTES * _MINUTE_NS:
+                if found[0]["end_ns"] - found[0]["begin_ns"] < MINUTES * minute_ns:
                     raise QualifyRefused(f"{source.path}: the phase {level.name!r} is shorter than five minutes")
                 return int(found[0]["begin_ns"]) + source.to_wall_ns
     raise QualifyRefused(f"no session given here has a phase {level.name!r}; say {level.name}=SECONDS")
 
 
-def _measure(source: _Source, levels: Sequence[Level], begins: Sequence[int]) -> list[Measured]:
+def _measure(
+    source: _Source, levels: Sequence[Level], begins: Sequence[int], minute_ns: int
+) -> list[tuple[Measured, Floats]]:
+    """Of each level, the minutes and the curve."""
     origin = min(begins)
-    edges = np.array([[b - origin + n * _MINUTE_NS for n in range(MINUTES + 1)] for b in begins], dtype=np.int64)
+    steps = range(MINUTES * POINTS + 1)
+    edges = np.array([[b - origin + n * minute_ns // POINTS for n in steps] for b in begins], dtype=np.int64)
     ordered = np.unique(edges)
     channel = source.channel
     timing = timing_of(channel, source.stream.rate_hz)
     aligned = align(channel, timing, _pieces(source, origin), ordered, 0)
-    begin, end = (np.searchsorted(ordered, part.ravel()) for part in (edges[:, :-1], edges[:, 1:]))
-    energies = interval_energies(channel, timing, aligned, begin, end, np.zeros(len(begin)))
+
+    def energies_of(step: int) -> Energies:
+        begin, end = (np.searchsorted(ordered, part.ravel()) for part in (edges[:, :-1:step], edges[:, step::step]))
+        return interval_energies(channel, timing, aligned, begin, end, np.zeros(len(begin)))
+
+    minutes, points = energies_of(POINTS), energies_of(1)
     shape = len(levels), MINUTES
-    watts, expanded = (part.reshape(shape) / 60 for part in (energies.joules, energies.expanded_joules))
-    coverage = energies.coverage.reshape(shape)
+    minute_s = minute_ns / 1e9
+    watts, expanded = (part.reshape(shape) / minute_s for part in (minutes.joules, minutes.expanded_joules))
+    curves = points.joules.reshape(len(levels), -1) / (points.duration_ns.reshape(len(levels), -1) / 1e9)
+    coverage = minutes.coverage.reshape(shape)
     for level, shares in zip(levels, coverage, strict=True):
         least = int(np.argmin(shares))
         if not shares[least] >= LEAST_COVERAGE:
@@ -200,7 +230,7 @@ def _measure(source: _Source, levels: Sequence[Level], begins: Sequence[int]) ->
                 f"{source.path}, {channel.name}: {shares[least]:.1%} of minute {least + 1} of {level.name} were "
                 f"measured, and {LEAST_COVERAGE:.0%} are needed"
             )
-    return [_olympic(mine, u) for mine, u in zip(watts, expanded, strict=True)]
+    return [(_olympic(mine, u), curve) for mine, u, curve in zip(watts, expanded, curves, strict=True)]
 
 
 def _pieces(source: _Source, origin_ns: int) -> Iterator[Piece]:
@@ -228,14 +258,18 @@ def _piece(times: list[int], values: list[float], statuses: list[int]) -> Piece:
 
 def _olympic(watts: Floats, expanded: Floats) -> Measured:
     """Mean without the highest and the lowest. U is the mean of the kept minutes' U: a meter's error stays the same."""
-    kept = np.argsort(watts, kind="stable")[1:-1]
-    return Measured(tuple(watts.tolist()), float(watts[kept].mean()), float(expanded[kept].mean()))
+    lowest, *kept, highest = np.argsort(watts, kind="stable").tolist()
+    means = float(watts[kept].mean()), float(expanded[kept].mean())
+    return Measured(tuple(watts.tolist()), (lowest, highest), *means)
 
 
-def _compare(name: str, begin: int, meter: Measured, reference: Measured, limit: float) -> LevelResult:
+def _compare(
+    name: str, begin: int, both: tuple[Measured, Measured], curves: tuple[Floats, Floats], limit: float
+) -> LevelResult:
+    meter, reference = both
     if reference.olympic <= 0:
         raise QualifyRefused(f"{name}: the reference reads {reference.olympic:.3f} W; nothing can be compared with it")
     ratio = meter.olympic / reference.olympic
     difference = (ratio - 1) * 100
     expanded = math.hypot(meter.expanded, ratio * reference.expanded) / reference.olympic * 100
-    return LevelResult(name, begin, meter, reference, difference, expanded, abs(difference) <= limit)
+    return LevelResult(name, begin, meter, reference, difference, expanded, abs(difference) <= limit, curves)

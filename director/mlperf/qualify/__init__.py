@@ -1,0 +1,1 @@
+"""The meter test of MLPerf Training: a meter against a reference, from recorded traces or live."""
