@@ -28,7 +28,7 @@ from director.mlperf.export.ptd_messages import last_session, read_messages
 from director.mlperf.inference.checker_versions import checker_of_round
 from director.mlperf.inference.official_checks import official_checks
 from director.mlperf.inference.power_logs import average_watts, load_times
-from director.mlperf.inference.text_blocks import NoLog
+from director.mlperf.text_blocks import NoLog
 from director.mlperf.training.run_score import score_run
 from director.session.manifest import PhaseSource
 from drivers.contract import Accuracy, Channel, Status

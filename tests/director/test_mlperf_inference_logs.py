@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from made_power_session import made_run, sample_line, stamp
 
 from director.cli import main
+from director.mlperf import text_blocks as blocks_module
 from director.mlperf.finding import InferenceSession
-from director.mlperf.inference import text_blocks as blocks_module
 from director.mlperf.inference.detail_log import KEYS, read_detail_log
 from director.mlperf.inference.sample_log import SampleLog, Window, stamp_us
 from director.mlperf.inference.scoring import InferenceScore
 from director.mlperf.inference.session_score import SessionScore, score_session
-from director.mlperf.inference.text_blocks import NoLog, text_blocks
+from director.mlperf.text_blocks import NoLog, text_blocks
 
 QUIET = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

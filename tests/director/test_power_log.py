@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_training import line, power_text
 
-from director.mlperf.training.log_text import UnreadableLog
+from director.mlperf.text_blocks import NoLog
 from director.mlperf.training.power_log import READING, STOP, PowerLog, read_power_log
 from director.mlperf.training.result_log import read_result_log
 
@@ -187,16 +187,16 @@ def test_unsorted_repeated_and_negative_readings_are_counted() -> None:
 def test_what_is_no_log(tmp_path: Path) -> None:
     pointer = tmp_path / "node_0.txt"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n")
-    with pytest.raises(UnreadableLog, match="git lfs pull"):
+    with pytest.raises(NoLog, match="git lfs pull"):
         read_power_log(pointer)
-    with pytest.raises(UnreadableLog, match="git lfs pull"):
+    with pytest.raises(NoLog, match="git lfs pull"):
         read_result_log(pointer, ())
-    with pytest.raises(UnreadableLog, match="cannot be read"):
+    with pytest.raises(NoLog, match="cannot be read"):
         read_power_log(tmp_path / "absent.txt")
-    with pytest.raises(UnreadableLog, match="is no regular file"):
+    with pytest.raises(NoLog, match="is no regular file"):
         read_power_log(tmp_path)
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UnreadableLog, match="is no regular file"):
+    with pytest.raises(NoLog, match="is no regular file"):
         read_power_log(tmp_path / "fifo")
     (tmp_path / "empty.txt").write_bytes(b"")
     assert read_power_log(tmp_path / "empty.txt").readings == 0

@@ -18,7 +18,7 @@ from director.mlperf.inference.power_logs import RUNS, load_times
 from director.mlperf.inference.sample_log import SampleLog, Window
 from director.mlperf.inference.session_files import CLIENT, SERVER, analyzer_logs, read_description
 from director.mlperf.inference.session_score import ptd_version
-from director.mlperf.inference.text_blocks import NoLog, text_blocks
+from director.mlperf.text_blocks import NoLog, text_blocks
 
 STAGES = dict(zip(("ranging", "testing"), RUNS, strict=True))
 

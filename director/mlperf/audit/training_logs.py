@@ -12,7 +12,8 @@ import numpy as np
 from director.mlperf.audit.clocks import half_hours_off
 from director.mlperf.audit.findings import Finding, finding
 from director.mlperf.audit.readings import Readings
-from director.mlperf.training.log_text import Unread, UnreadableLog, blocks, parse
+from director.mlperf.text_blocks import NoLog
+from director.mlperf.training.log_text import Unread, blocks, parse
 from director.mlperf.training.power_log import READING, START, STOP, PowerLog, read_power_log
 from director.mlperf.training.result_log import ResultLog, read_result_log
 from director.phases.sources.mllog import Entry
@@ -77,8 +78,8 @@ def read_run(result: Path, power: Path) -> Run:
         log = read_result_log(result, ("run_start", "run_stop"))
         run.findings += _unread(result, log.unread)
         run.findings += _run_times(run, log)
-    except UnreadableLog as error:
-        run.findings.append(finding("run-times", f"{result.name} {error}", result))
+    except NoLog as error:
+        run.findings.append(finding("run-times", f"{result.name} {error.why}", result))
     try:
         files = sorted(path for path in power.iterdir() if _POWER_LOG.fullmatch(path.name))
     except OSError as error:
@@ -89,8 +90,8 @@ def read_run(result: Path, power: Path) -> Run:
         assert match is not None
         try:
             found = LogOfRun(read_power_log(path), int(match[2][:9]) if match[2] else None)
-        except UnreadableLog as error:
-            run.findings.append(finding("power-logs-missing", f"{path.name} {error}", path))
+        except NoLog as error:
+            run.findings.append(finding("power-logs-missing", f"{path.name} {error.why}", path))
             continue
         run.findings += _unread(path, found.log.unread)
         if run.run_ms is not None and found.log.readings:
@@ -134,6 +135,6 @@ def line_of_reading(path: Path, place: int, time_ms: float) -> int | None:
             entry = parse(block[block.rfind(b"\n", 0, at) + 1 : block.find(b"\n", at)])
             is_it = isinstance(entry, Entry) and entry.key == READING and entry.time_ms == time_ms
             return first_line + number if is_it else None
-    except UnreadableLog:
+    except NoLog:
         pass
     return None

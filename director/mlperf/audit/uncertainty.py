@@ -20,7 +20,7 @@ import numpy as np
 
 from director.energy.cells import Floats, Ints
 from director.mlperf.inference.sample_log import stamp_us
-from director.mlperf.inference.text_blocks import text_blocks
+from director.mlperf.text_blocks import text_blocks
 
 LIMIT = 0.01
 _VOLTS = (15.0, 30.0, 60.0, 150.0, 300.0, 600.0)

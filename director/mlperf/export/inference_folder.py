@@ -25,7 +25,7 @@ from director.mlperf.export.ptd_messages import Message, last_session, read_mess
 from director.mlperf.inference.checker_versions import PTD_VERSIONS, CheckerVersion, checker_that_fits
 from director.mlperf.inference.official_checks import CheckResult, official_checks
 from director.mlperf.inference.power_logs import RUNS, load_times, result_checksums
-from director.mlperf.inference.text_blocks import NoLog
+from director.mlperf.text_blocks import NoLog
 from director.session.clock_pairs import WallClock
 from director.session.log_files import LOADGEN_LOG
 from director.session.manifest import Manifest

@@ -20,7 +20,7 @@ from director.answers.report_command import SUMMARY
 from director.answers.summary import EnergyFigure, Summary
 from director.mlperf.export.new_folder import ExportRefused
 from director.mlperf.export.power_readings import LONGEST_GAP_S, PowerReadings, finished_manifest, power_readings
-from director.mlperf.training.log_text import UnreadableLog
+from director.mlperf.text_blocks import NoLog
 from director.mlperf.training.power_log import EFFICIENCY, ESTIMATE, READING, START, STOP
 from director.mlperf.training.result_log import read_result_log
 from director.phases.sources.mllog import TOKEN
@@ -113,8 +113,8 @@ def _result_log(session: Path, manifest: Manifest) -> Path:
 def _run_ms(session: Path, path: Path) -> tuple[float, float]:
     try:
         log = read_result_log(path, ("run_start", "run_stop"))
-    except UnreadableLog as error:
-        raise ExportRefused(f"{path} {error}") from error
+    except NoLog as error:
+        raise ExportRefused(f"{path} {error.why}") from error
     if [entry.key for entry in log.entries].count("run_start") > 1:
         raise ExportRefused(
             f"{path} holds several run_start lines; a result log is of one run: start each with a new log"

@@ -18,7 +18,7 @@ from director.mlperf.inference.official_checks import CheckResult, official_chec
 from director.mlperf.inference.session_files import SERVER, read_description
 from director.mlperf.inference.session_score import ptd_version
 from director.mlperf.inference.strict_checks import strict_checks
-from director.mlperf.inference.text_blocks import NoLog
+from director.mlperf.text_blocks import NoLog
 
 _STYLES = {"pass": "green", "WARN": "yellow", "FAIL": "bold red"}
 

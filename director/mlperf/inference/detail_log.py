@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from director.mlperf.inference.text_blocks import text_blocks
+from director.mlperf.text_blocks import text_blocks
 from director.phases.sources import Problems
 
 # What scores are made of. Other lines are only looked at from outside: a log may hold megabytes of them.

@@ -20,7 +20,7 @@ from director.mlperf.inference.power_logs import (
 )
 from director.mlperf.inference.ptd_log import check_ptd_log
 from director.mlperf.inference.session_files import CLIENT, SERVER, read_description
-from director.mlperf.inference.text_blocks import NoLog
+from director.mlperf.text_blocks import NoLog
 
 Outcome = Literal["pass", "WARN", "FAIL"]
 _FIELDS = ("version", "timezone", "modules", "sources", "messages", "uuid", "session_name", "results", "phases")

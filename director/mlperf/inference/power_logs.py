@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from director.mlperf.inference.sample_log import SampleLog, Window, stamp_time
-from director.mlperf.inference.text_blocks import Block, NoLog, text_blocks
+from director.mlperf.text_blocks import Block, NoLog, text_blocks
 
 RUNS = ("ranging", "run_1")  # folders of ranging and testing
 _EDGE = re.compile(rb"power_(begin|end)", re.IGNORECASE)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from director.mlperf.inference.checker_versions import CheckerVersion
 from director.mlperf.inference.power_logs import stamp_s
-from director.mlperf.inference.text_blocks import NoLog, text_blocks
+from director.mlperf.text_blocks import NoLog, text_blocks
 
 _STAMP = re.compile(r"^\d\d-\d\d-\d\d\d\d \d\d:\d\d:\d\d.\d\d\d")
 _STAMP_LENGTH = len("07-17-2024 08:04:57.774")

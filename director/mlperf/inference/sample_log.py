@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from director.mlperf.inference.text_blocks import Block, text_blocks
+from director.mlperf.text_blocks import Block, text_blocks
 from director.phases.sources import Problems
 
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from director.mlperf.inference.text_blocks import NoLog, text_blocks
+from director.mlperf.text_blocks import NoLog, text_blocks
 
 CLIENT = Path("power/client.json")
 SERVER = Path("power/server.json")

@@ -22,7 +22,7 @@ from director.mlperf.inference.session_files import (
     names_of_submitter,
     read_description,
 )
-from director.mlperf.inference.text_blocks import NoLog
+from director.mlperf.text_blocks import NoLog
 
 _HALF_HOUR_US = 1_800_000_000
 _MOST_SHIFT_US = 26 * _HALF_HOUR_US * 2

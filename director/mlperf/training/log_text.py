@@ -1,35 +1,27 @@
-"""Bytes of logs that others wrote, in blocks of whole lines, and what one MLLOG line says.
+"""Logs that others wrote, in blocks of whole lines, and what one MLLOG line says.
 
-Lines end at \\n, \\r\\n or \\r, and what counts is the text after the last ":::MLLOG " of a line, as in the official
-parser (mlcommons/logging, compliance_checker/mlp_parser). Logs are Latin-1 or UTF-8; what matters here is ASCII.
+Of a line counts the text after the last ":::MLLOG ", as in the official parser (mlcommons/logging,
+compliance_checker/mlp_parser). Logs are Latin-1 or UTF-8; what matters here is ASCII.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
+from director.mlperf.text_blocks import text_blocks
 from director.phases.sources.log_lines import finite
 from director.phases.sources.mllog import TOKEN, Entry
 
 BLOCK_BYTES = 1 << 19  # what is made of it stays in the cache: three times as fast as 4 MiB
-_LONGEST_LINE_BYTES = 1 << 24
 _MOST_NAMED = 20
-_LFS = b"version https://git-lfs.github.com/spec/"
 _LATEST_MS = 1e13  # since the epoch: the year 2286
 _decode = msgspec.json.Decoder(Entry).decode
-
-
-class UnreadableLog(Exception):
-    """A file that is no log at all: why, and what to do."""
 
 
 @dataclass
@@ -50,59 +42,13 @@ def blocks(path: Path, unread: Unread) -> Iterator[tuple[int, bytes]]:
     """Yield the number of the first line of each block, and the block: whole lines, each ended by \\n.
 
     Raises:
-        UnreadableLog: the file cannot be opened or read, or only points to a file in Git LFS.
+        NoLog: see `text_blocks`; an empty file has no block.
     """
-    number = 1
-    try:
-        # A FIFO would keep us waiting for its writer. Opening through `open` costs a fifth of reading a short log.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        raise UnreadableLog(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableLog("is no regular file")
-        at_once = min(BLOCK_BYTES, max(status.st_size, 1 << 12))
-        whole = rest = b""
-        while data := os.read(file, at_once):
-            if number == 1 and not rest and data.startswith(_LFS):
-                raise UnreadableLog("is a Git LFS pointer, not the log; fetch it with `git lfs pull`")
-            end = data.rfind(b"\n") + 1
-            if not end:
-                rest += data
-                if len(rest) > _LONGEST_LINE_BYTES:
-                    unread.add(number, f"line is longer than {len(rest) >> 20} MiB; it was left out")
-                    number, rest = number + 1, _after_line(file)
-                continue
-            number += whole.count(b"\n")
-            whole = _unix(rest + data[:end] if rest else data[:end])
-            rest = data[end:]
-            yield number, whole
-        if rest:
-            yield number + whole.count(b"\n"), _unix(rest + b"\n")
-    except OSError as error:
-        raise UnreadableLog(f"cannot be read: {error.strerror}") from None
-    finally:
-        os.close(file)
-
-
-def _unix(block: bytes) -> bytes:
-    """A \\r before \\n stays: it is white space to JSON. One on its own ends a line, as under the bars of tqdm."""
-    if b"\r" not in block:
-        return block
-    text = np.frombuffer(block, dtype=np.uint8)
-    if not ((text[:-1] == 13) > (text[1:] == 10)).any():
-        return block
-    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
-
-def _after_line(file: int) -> bytes:
-    """Skip to the end of a line that is too long to be one. Returns what was read after it."""
-    while data := os.read(file, BLOCK_BYTES):
-        end = data.find(b"\n") + 1
-        if end:
-            return data[end:]
-    return b""
+    for block in text_blocks(path, BLOCK_BYTES, may_be_empty=True):
+        if block.cut_line is not None:
+            unread.add(block.cut_line, f"line is longer than {len(block.text) >> 20} MiB; it was left out")
+        else:
+            yield block.first_line, block.text if block.text.endswith(b"\n") else block.text + b"\n"
 
 
 def parse(line: bytes) -> Entry | str | None:

@@ -120,7 +120,7 @@ def read_power_log(path: Path) -> PowerLog:
     """Read a log; what cannot be read is counted and named in `unread`.
 
     Raises:
-        UnreadableLog: it is no log at all.
+        NoLog: it is no log at all.
     """
     log = PowerLog(path)
     for first_line, block in blocks(path, log.unread):

@@ -42,7 +42,7 @@ def read_result_log(path: Path, wanted: Container[str]) -> ResultLog:
     """Read the entries whose key is wanted.
 
     Raises:
-        UnreadableLog: it is no log at all.
+        NoLog: it is no log at all.
     """
     log = ResultLog(path)
     for first_line, block in blocks(path, log.unread):

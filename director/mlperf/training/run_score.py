@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from director.mlperf.difference import Cause
+from director.mlperf.text_blocks import NoLog
 from director.mlperf.training.causes import node_causes, switch_cause
 from director.mlperf.training.closed_rules import with_joint_accuracy
 from director.mlperf.training.compliance import problems
 from director.mlperf.training.compliance_rules import rules_of, wanted_keys
-from director.mlperf.training.log_text import Unread, UnreadableLog
+from director.mlperf.training.log_text import Unread
 from director.mlperf.training.official_energy import OfficialEnergy, estimated_watts, node_energy, switch_energy
 from director.mlperf.training.physical_energy import PhysicalEnergy, energy_inside
 from director.mlperf.training.power_log import PowerLog, read_power_log
@@ -82,8 +83,8 @@ def score_run(result_file: Path, power_dir: Path | None, rounds: Sequence[str]) 
     """Score a run under the rules of each round. `power_dir` is None where the benchmark has no power results."""
     try:
         log = read_result_log(result_file, _WANTED)
-    except UnreadableLog as error:
-        return {name: RunScore(result_file.stem, name, [f"{result_file.name} {error}"]) for name in rounds}
+    except NoLog as error:
+        return {name: RunScore(result_file.stem, name, [f"{result_file.name} {error.why}"]) for name in rounds}
     notes = unread_notes(result_file.name, log.unread)
     start, stop = log.run_ms()
     found: dict[str, RunScore] = {}
@@ -128,8 +129,8 @@ class _PowerLogs:
         for file in files:
             try:
                 log = read_power_log(file)
-            except UnreadableLog as error:
-                self.missing.append(f"{file.name} {error}")
+            except NoLog as error:
+                self.missing.append(f"{file.name} {error.why}")
                 continue
             self.unread += log.unread.count
             self.notes += unread_notes(f"{folder.name}/{file.name}", log.unread)
