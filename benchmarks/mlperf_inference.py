@@ -2,8 +2,9 @@
 
 The other side reads as the official submission checker does: every line of the detail log as JSON, the first value of
 a key looked up in the list of entries; of every line of `spl.txt` the time through `strptime`, and each field by a
-`split` of its own. Both sides run in turns in one process on one core, on warm files; the smallest of several turns
-counts, and both give the same figures to the last bit. Then the whole score with the physical energy, and long made
+`split` of its own. Both sides run in turns in one process on one core, on warm files, ours several times a turn, as it
+is so short that anything else on the machine shows; the smallest of each counts, and both give the same figures to the
+last bit. Then the whole score with the physical energy, and long made
 logs, to show that cost grows with bytes.
 """
 
@@ -27,6 +28,7 @@ from director.mlperf.inference.detail_log import read_detail_log
 from director.mlperf.inference.sample_log import STAMP_FORMAT, SampleLog, Window, stamp_us
 from director.mlperf.inference.session_score import score_session
 
+OURS_A_TURN = 5
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "inference" / "sessions"
 
 
@@ -90,7 +92,7 @@ def main() -> int:
     plain, fast, whole = [], [], []
     for _ in range(arguments.turns):
         plain.append(cpu_s(lambda: [plainly(run) for run in runs]))
-        fast.append(cpu_s(lambda: [ours(run) for run in runs]))
+        fast += [cpu_s(lambda: [ours(run) for run in runs]) for _ in range(OURS_A_TURN)]
         whole.append(cpu_s(lambda: [score_session(found, None) for found in sessions]))
     bytes_read = sum((run / name).stat().st_size for run in runs for name in ("spl.txt", "mlperf_log_detail.txt"))
     print(f"{len(runs)} runs, {bytes_read / 1e6:.1f} MB")

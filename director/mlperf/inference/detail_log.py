@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,8 @@ KEYS = frozenset(
         "early_stopping_latency_ms",
     )
 )
-_WANTED = frozenset(key.encode() for key in KEYS)
 _MARKER = b":::MLLOG"
-_BEFORE_KEY = b':::MLLOG {"key": "'
+_LEFT_OUT = re.compile(rb':::MLLOG \{"key": "(?!(?:' + "|".join(map(re.escape, sorted(KEYS))).encode() + rb')")')
 _END = b"}}"  # of a line as LoadGen writes it: of its metadata, and of all
 
 
@@ -90,17 +90,15 @@ def read_detail_log(path: Path) -> DetailLog:
         NoLog: see `text_blocks`.
     """
     log = DetailLog(path)
-    skip = len(_BEFORE_KEY)
     for block in text_blocks(path):
         text, number, start = block.text, block.first_line, 0
         ascii_only = text.isascii()
-        find = text.find
+        find, is_left_out = text.find, _LEFT_OUT.match
         while start < len(text):
             end = find(b"\n", start)
             end = len(text) if end < 0 else end
-            key = text[start + skip : max(find(b'"', start + skip, end), start)]
-            usual = text[end - 2 : end] == _END and text.startswith(_BEFORE_KEY, start)
-            if key in _WANTED or not usual or not (ascii_only or text[start:end].isascii()):
+            left_out = is_left_out(text, start) and text[end - 2 : end] == _END
+            if not left_out or not (ascii_only or text[start:end].isascii()):
                 _read_line(log, number, text[start:end])
             number, start = number + 1, end + 1
     return log
