@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
-import os
 import shutil
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,14 +18,10 @@ from tempfile import TemporaryFile
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from director.mlperf.finding import Unreadable, find
-from director.mlperf.scoring import Job, Kind, Score, all_kinds, kind_of
-
-_FEW = 4  # jobs done here before other processes are started
-_AHEAD = 64  # jobs that wait for a process
-_REDRAW_S = 0.1
+from director.mlperf.scoring import Kind, Score, all_kinds, kind_of
+from director.mlperf.workers import Bar, Workers
 
 
 class ScoreFailed(Exception):
@@ -97,9 +90,9 @@ def _width(to_stderr: bool) -> int | None:
 
 
 def _scores(options: ScoreOptions, unreadable: list[Unreadable]) -> Iterator[tuple[Kind, Score]]:
-    """Scores in the order of the paths. At most `_AHEAD` jobs are under way."""
+    """Scores in the order of the paths."""
     waiting: deque[_Waiting] = deque()
-    with _Workers() as workers, _Bar() as bar:
+    with Workers() as workers, Bar("scoring", "runs") as bar:
         for found in find(options.paths):
             kind = kind_of(type(found))
             if kind is None:
@@ -114,10 +107,7 @@ def _scores(options: ScoreOptions, unreadable: list[Unreadable]) -> Iterator[tup
             waiting.append(item)
             jobs = kind.jobs(found, options.rules)
             bar.more(len(jobs))
-            for job in jobs:
-                item.futures.append(bar.watch(workers.submit(job)))
-                while workers.is_full:
-                    workers.wait_for_one()
+            item.futures += [bar.watch(workers.submit(job)) for job in jobs]
             while waiting and all(future.done() for future in waiting[0].futures):
                 yield _combined(waiting.popleft(), options)
         while waiting:
@@ -132,79 +122,6 @@ def _combined(item: _Waiting, options: ScoreOptions) -> tuple[Kind, Score]:
             f"a process that scored {item.found.path} was killed; where memory is short, score less at a time"
         ) from None
     return item.kind, item.kind.combine(item.found, outcomes, options.rules)
-
-
-class _Workers:
-    """Runs jobs: the first few here, further ones in as many processes as there are cores."""
-
-    def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-        self._running: deque[Future[Any]] = deque()
-        self._count = 0
-        self._cores = len(os.sched_getaffinity(0))
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def submit(self, job: Job) -> Future[Any]:
-        self._count += 1
-        if self._count <= _FEW or self._cores < 2:
-            future: Future[Any] = Future()
-            future.set_result(job.function(*job.arguments))
-            return future
-        if self._pool is None:
-            # Forks have all modules loaded. No thread of ours runs yet: the bar is drawn without one.
-            self._pool = ProcessPoolExecutor(self._cores, mp_context=multiprocessing.get_context("fork"))
-        future = self._pool.submit(job.function, *job.arguments)
-        self._running.append(future)
-        return future
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._running) > _AHEAD
-
-    def wait_for_one(self) -> None:
-        self._running.popleft().exception()
-
-
-class _Bar:
-    """A progress bar on the terminal, where standard error is one."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeElapsedColumn())
-        is_terminal = sys.stderr.isatty()
-        console = Console(stderr=True)
-        self._progress = Progress(
-            *columns, console=console, transient=True, disable=not is_terminal, auto_refresh=False
-        )
-        self._task = self._progress.add_task("", total=0)
-        self._total = 0
-        self._drawn_s = time.monotonic()
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def more(self, jobs: int) -> None:
-        self._total += jobs
-        self._progress.update(self._task, total=self._total)
-
-    def watch(self, future: Future[Any]) -> Future[Any]:
-        future.add_done_callback(self._done)
-        return future
-
-    def _done(self, _: object) -> None:
-        self._progress.advance(self._task)
-        if time.monotonic() - self._drawn_s > _REDRAW_S:
-            self._drawn_s = time.monotonic()
-            self._progress.refresh()
 
 
 def _outputs(options: ScoreOptions) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ _KEPT = "\u200d\ufe0f"  # what holds emoji together
 
 def render(template: str, *, scripts: bool, **content: Any) -> str:
     """Fill in a template; only the page's own scripts may run, which are known by their hashes."""
+    return "".join(render_parts(template, scripts=scripts, **content))
+
+
+def render_parts(template: str, *, scripts: bool, **content: Any) -> Iterator[str]:
+    """As `render`, in parts, for pages that are longer than memory should be."""
     own = [_uplot(), (ASSETS / "page.js").read_text(encoding="utf-8")] if scripts else []
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in own]
     css = (ASSETS / "page.css").read_text(encoding="utf-8")
@@ -27,7 +33,7 @@ def render(template: str, *, scripts: bool, **content: Any) -> str:
         css = (ASSETS / "uplot/uPlot.min.css").read_text(encoding="utf-8") + css
         content |= {"uplot_js": own[0], "page_js": own[1]}
     policy = Markup(" ".join(f"'sha256-{text}'" for text in hashes))
-    return _environment().get_template(template).render(css=css, script_hashes=policy, **content)
+    return _environment().get_template(template).generate(css=css, script_hashes=policy, **content)
 
 
 def _uplot() -> str:

@@ -20,7 +20,8 @@ from made_power_session import stamp
 from made_training import START_MS, line, power_text
 
 from director.cli import main
-from director.mlperf.audit.audit_command import Audited, _audit_one
+from director.mlperf.audit.audit_command import audit_one
+from director.mlperf.audit.audited import Audited
 from director.mlperf.audit.findings import RULES, Finding
 from director.mlperf.audit.inference import audit_session
 from director.mlperf.audit.training import audit_benchmark
@@ -538,7 +539,7 @@ def test_ptdaemons_own_uncertainty_is_met(name: str) -> None:
 
 
 def golden_audits() -> Iterator[Audited]:
-    yield from map(_audit_one, find([GOLDEN / "training", GOLDEN / "inference"]))
+    yield from map(audit_one, find([GOLDEN / "training", GOLDEN / "inference"]))
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -548,7 +549,7 @@ def rows(name: str) -> list[dict[str, str]]:
 
 @needs_golden
 def test_published_results() -> None:
-    audits = {item.path.relative_to(GOLDEN): item for item in golden_audits()}
+    audits = {Path(item.path).relative_to(GOLDEN): item for item in golden_audits()}
     assert len(audits) == 20
     tables = {
         str(path): Counter(f"{one.severity} {one.rule}" for one in item.findings) for path, item in audits.items()
