@@ -157,6 +157,15 @@ def test_every_line_that_cannot_be_read_is_named() -> None:
     assert any("'350'" in why for _, why in log.unread.named)
 
 
+def test_numbers_that_no_float_holds_are_named(tmp_path: Path) -> None:
+    long = "9" * 400
+    text = [line(READING, T, 1), line(READING, T, 2).replace(str(T), long), line(READING, T, 3).replace("3", long)]
+    log = same("".join(text).encode())
+    assert log.readings == 1 and [number for number, _ in log.unread.named] == [2, 3]
+    (tmp_path / "result_0.txt").write_text("".join(text))
+    assert [number for number, _ in read_result_log(tmp_path / "result_0.txt", ()).unread.named] == [2]
+
+
 def test_readings_over_many_blocks(tmp_path: Path) -> None:
     """A log of more than one block, of lines that end anywhere in it, with an odd line here and there."""
     count = 60_000

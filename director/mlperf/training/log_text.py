@@ -64,7 +64,7 @@ def parse(line: bytes) -> Entry | str | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
             entry = _lenient(json.loads(text.decode("latin-1").strip()))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             return f"is no valid MLLOG line ({_short(error)})"
     if not abs(entry.time_ms) < _LATEST_MS:  # true for NaN, too
         return f"has the impossible time_ms {entry.time_ms:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -47,11 +48,10 @@ def read_result_log(path: Path, wanted: Container[str]) -> ResultLog:
     log = ResultLog(path)
     for first_line, block in blocks(path, log.unread):
         texts = _AFTER_TOKEN.findall(block)
-        try:
+        entries: list[Entry] | None = None
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             entries = _decode_lines(b"\n".join(texts))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            entries = _one_by_one(log, first_line, block)
-        if len(entries) != len(texts):  # white space alone is no line to msgspec
+        if entries is None or len(entries) != len(texts):  # white space alone is no line to msgspec
             entries = _one_by_one(log, first_line, block)
         log.lines += len(entries)
         log.entries += [entry for entry in entries if entry.key in wanted]
