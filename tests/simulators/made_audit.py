@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from made_power_session import START, made_run, stamp
 from made_training import START_MS, line, power_text, result_text
 
+from director.mlperf.audit.findings import Finding
+from director.mlperf.audit.inference import audit_session
+from director.mlperf.audit.training import audit_benchmark
+from director.mlperf.finding import TrainingBenchmark, Unreadable, find
 from director.mlperf.inference.checker_versions import checker_of_round
 
 RUN_S = 300
 SESSION = "made"
 _TESTING_AT_S = 980  # after ranging
 _REQUIRED = ("power/client.log", "power/ptd_logs.txt", "power/server.log")
+NODE = "power/result_0/node_0.txt"
 
 
 def node_watts(t_ms: float) -> float:
@@ -106,3 +113,28 @@ def seal(folder: Path) -> None:
 
 
 _OF_RUN = ("mlperf_log_detail.txt", "mlperf_log_summary.txt", "spl.txt")
+
+
+def audited(folder: Path) -> list[Finding]:
+    (found,) = find([folder])
+    assert not isinstance(found, Unreadable)
+    return audit_benchmark(found) if isinstance(found, TrainingBenchmark) else audit_session(found)
+
+
+def readings(edit: Callable[[list[str]], object]) -> Callable[[Path], None]:
+    """Edits the list of reading lines of a node; the first is line 3 of its log."""
+
+    def apply(folder: Path) -> None:
+        lines = (folder / NODE).read_text().splitlines(keepends=True)
+        head, own, tail = lines[:2], lines[2:-1], lines[-1:]
+        edit(own)
+        (folder / NODE).write_text("".join([*head, *own, *tail]))
+
+    return apply
+
+
+def with_value(at: int, watts: float) -> Callable[[list[str]], None]:
+    def edit(own: list[str]) -> None:
+        own[at] = re.sub(r'"value": [-\d.]+', f'"value": {watts}', own[at])
+
+    return edit
