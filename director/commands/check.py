@@ -26,7 +26,7 @@ official or strict; 2, there is no session, or wrong usage.
 def add(commands: Commands) -> None:
     """Add the command `check`."""
     text = "the official checks of an MLPerf Inference power session, and those that the rules mean"
-    parser = commands.add("check", help=text, description=f"{text}.".capitalize(), epilog=EXAMPLES)
+    parser = commands.add("check", help=text, epilog=EXAMPLES)
     parser.add_argument("session", type=Path, metavar="SESSION", help="its folder")
     parser.add_argument("--rules", metavar="ROUND", help="check as in this round: 1.0, 2.0 … 6.1")
     parser.add_argument("--json", metavar="FILE", help="write all outcomes as JSON; -: standard output")

@@ -18,7 +18,7 @@ to complete words with the Tab key from now on:
 def add(commands: Commands) -> None:
     """Add the command `completion`."""
     text = "print a script that lets a shell complete our words"
-    completion = commands.add("completion", help=text, description=f"{text}.".capitalize(), epilog=EXAMPLES)
+    completion = commands.add("completion", help=text, epilog=EXAMPLES)
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     completion.set_defaults(act=_completion)
 

@@ -31,7 +31,7 @@ sees each change at once.
 def add(commands: Commands) -> None:
     """Add the command `keys`."""
     text = "say which agents this director trusts"
-    keys = commands.add("keys", help=text, description=f"{text}.".capitalize(), epilog=EXAMPLES)
+    keys = commands.add("keys", help=text, epilog=EXAMPLES)
     what = "init: make this director's own; show: its public key; add NAME KEY; list; remove NAME"
     keys.add_argument("do", choices=("init", "show", "add", "list", "remove"), metavar="ACTION", help=what)
     keys.add_argument("name", nargs="?", metavar="NAME", help="of the agent: the name of its host")

@@ -31,8 +31,10 @@ class Commands:
     def add(self, name: str, **options: Any) -> Parser:
         """A parser for a new command; it sets the default `act`: (arguments, words after --) → exit status.
 
-        Where it also sets the default `takes_command`, words after -- are welcome.
+        Where it also sets the default `takes_command`, words after -- are welcome. `help` describes it where nothing
+        else does.
         """
+        options.setdefault("description", f"{options['help'][:1].upper()}{options['help'][1:]}.")
         parser: Parser = self._actions.add_parser(name, **options)
         parser.set_defaults(takes_command=False)
         return parser

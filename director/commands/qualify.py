@@ -40,7 +40,7 @@ or wrong usage.
 def add(commands: Commands) -> None:
     """Add the command `qualify`."""
     text = "test a meter against a reference as the rules of MLPerf Training ask"
-    parser = commands.add("qualify", help=text, description=f"{text}.".capitalize(), epilog=EXAMPLES)
+    parser = commands.add("qualify", help=text, epilog=EXAMPLES)
     parser.add_argument("meter", nargs="?", type=Path, metavar="METER", help="trace of the meter to be tested")
     parser.add_argument(
         "reference", nargs="?", type=Path, metavar="REFERENCE", help="trace of the reference; may be the same"

@@ -42,7 +42,7 @@ or not yet: the job has not ended.
 def add(commands: Commands) -> None:
     """Add the commands `report` and `recover`."""
     text = "compute a session's results anew from its raw files, and show them"
-    report = commands.add("report", help=text, description=f"{text}.".capitalize(), epilog=REPORT_EXAMPLES)
+    report = commands.add("report", help=text, epilog=REPORT_EXAMPLES)
     report.add_argument("directory", type=Path, metavar="DIR", help="a session, or a series of --repeat")
     report.set_defaults(act=_report)
     add_report_options(report)
@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
     _add_questions(report)
 
     text = "finish a session that a crash, a kill or a power cut left"
-    recover = commands.add("recover", help=text, description=f"{text}.".capitalize(), epilog=RECOVER_EXAMPLES)
+    recover = commands.add("recover", help=text, epilog=RECOVER_EXAMPLES)
     recover.add_argument("directory", type=Path, metavar="DIR", help="the session, or a series of --repeat")
     recover.set_defaults(act=_recover)
     add_report_options(recover)
