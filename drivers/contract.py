@@ -31,6 +31,8 @@ Quantity = Literal[
     "memory",
     "traffic",
     "charge",
+    "power_factor",
+    "uncertainty",  # of another channel of the device, as its specification has it
 ]
 Scope = Literal[
     "wall",  # everything behind a plug
@@ -145,6 +147,13 @@ class Group(ABC):
         Raises:
             ReadFailed, DeviceLost, Finished: see there. Anything else counts as ReadFailed and is logged.
         """
+
+    def remarks(self) -> Sequence[str]:
+        """What the reader of the report should know of the readings since this was asked: what, and what to do.
+
+        The same words for the same matter: the event log counts them. Asked after each read.
+        """
+        return ()
 
 
 class DriverOptions(msgspec.Struct, frozen=True, kw_only=True):

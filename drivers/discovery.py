@@ -27,10 +27,13 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "host": "drivers.host:HostDriver",
         "replay": "drivers.replay.driver:ReplayDriver",
         "estimate": "drivers.estimate:EstimateDriver",
+        "wt210": "drivers.analyzers.yokogawa:Wt210Driver",
+        "wt310e": "drivers.analyzers.yokogawa:Wt300Driver",
+        "wt330e": "drivers.analyzers.yokogawa:Wt330Driver",
     }
 )
 # Drivers that open nothing by themselves, by the setting that says where their device is.
-ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path"})
+ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path", "wt210": "port", "wt310e": "port", "wt330e": "port"})
 
 
 @dataclass(frozen=True)
