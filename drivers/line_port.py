@@ -32,7 +32,11 @@ class LinkLost(Exception):
 
 
 class NoReply(Exception):
-    """No whole line came in time, or one without an end."""
+    """No whole line came in time, or one without an end: `partial` is what came of it."""
+
+    def __init__(self, text: str, partial: bytes = b"") -> None:
+        super().__init__(text)
+        self.partial = partial
 
 
 class Link(Protocol):
@@ -94,7 +98,7 @@ class LinePort:
             more = self._link.receive(max(left_s, 0.0))
             if not more and left_s <= 0:
                 told = f"only {self._received[:40]!r} came" if self._received else "nothing came"
-                raise NoReply(f"{told} within {timeout_s:g} s")
+                raise NoReply(f"{told} within {timeout_s:g} s", self._received)
             self._received += more
 
     def drain(self, quiet_s: float, at_most_s: float) -> int:

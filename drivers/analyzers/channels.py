@@ -115,7 +115,7 @@ class MeterChannels:
         specification = self._meter.description.specification
         watts = self._meter.range_watts if self._meter.range_watts is not None else self._meter.largest_watts
         if specification is None or watts is None:
-            return None
+            return self._settings.accuracy
         return power_limits(specification, elements * watts, self._settings.least_power_factor)
 
     def _uncertainty(self) -> Channel:
@@ -125,7 +125,7 @@ class MeterChannels:
     def _energy(self, item: Item) -> Channel:
         specification, watts = self._meter.description.specification, self._meter.range_watts
         step_joules = float(ENERGY_STEP_WH) * JOULES_PER_WH
-        accuracy = None
+        accuracy = self._settings.accuracy
         if specification is not None and watts is not None:
             accuracy = energy_limits(specification, watts, self._settings.least_power_factor, step_joules)
         device = self._device_of(item)

@@ -24,6 +24,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     set: str
     words: dict[str, str] = {}  # what the user may say, and what is sent for it; empty: numbers, sent as they are
     always: str = ""  # set to this in any case: readings would mean something else
+    optional: bool = False  # a meter that does not answer the question is read without
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +37,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ranges that a meter has, ascending, and how they are set. Without commands they can only be told."""
+    """The ranges that a meter has, ascending, and how they are set. Without commands the user's word is taken."""
 
     volts: tuple[float, ...]
     amperes: tuple[float, ...]
@@ -48,6 +49,8 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     set_auto_volts: str = ""
     ask_auto_amperes: str = ""
     set_auto_amperes: str = ""
+    on: str = "ON"  # what the commands of automatic ranges are told
+    off: str = "OFF"
     halving_crest_factors: tuple[str, ...] = ()  # replies to the knob `crest_factor` at which all ranges are half
 
 

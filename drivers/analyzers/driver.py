@@ -23,7 +23,7 @@ KNOWN_ELSEWHERE: Mapping[str, str] = {
     r"YOKOGAWA,(WT210|WT230|7604\d\d|7605\d\d),": "wt210",
     r"YOKOGAWA,WT310": "wt310e",
     r"YOKOGAWA,WT33\d": "wt330e",
-    r"GW ?INSTEK,GPM-8": "gpm83xx",
+    r"GW ?INSTEK,GPM-?8": "gpm83xx",
     r"HIOKI,.*333[5-7]": "pw333x",
     r"CHROMA,.*6620\d": "chroma6620x",
     r"ZES.*LMG": "lmg",
@@ -34,7 +34,7 @@ class AnalyzerDriver(Driver):
     """What all analyzers share. A subclass describes its own."""
 
     name: ClassVar[str]
-    own_settings: ClassVar[tuple[str, ...]] = ()  # beside the general ones
+    own_settings: ClassVar[tuple[str, ...]] = ()  # beside the general ones and the knobs
 
     def __init__(self, meter: Meter, group: MeterGroup) -> None:
         self.groups = (group,)
@@ -62,8 +62,10 @@ class AnalyzerDriver(Driver):
         Raises:
             Unavailable: see there.
         """
-        check_settings(cls.name, options.settings, cls.own_settings)
         draft = cls.draft(options.settings)
+        check_settings(
+            cls.name, options.settings, (*cls.own_settings, *(knob.name for knob in draft.knobs if knob.name))
+        )
         wanted = read_settings(cls.name, options.settings, draft)
         serial = SerialSettings(wanted.baud or draft.baud, draft.rtscts)
         port = open_port(wanted.port, serial, terminator=draft.terminator, tcp_port=draft.tcp_port)
@@ -100,7 +102,8 @@ class AnalyzerDriver(Driver):
             try:
                 identity = dialog.ask(draft.identify)
             except (NoReply, BadReply) as error:
-                heard = error if heard is None or isinstance(error, BadReply) else heard
+                if isinstance(error, BadReply) or error.partial or heard is None:
+                    heard = error
                 continue
             if re.match(draft.identity, identity):
                 dialog.identity = identity
@@ -137,7 +140,7 @@ def _another(name: str, identity: str) -> Unavailable:
 
 
 def _no_answer(name: str, port: LinePort, heard: Exception | None) -> Unavailable:
-    if isinstance(heard, BadReply):
+    if isinstance(heard, BadReply) or (isinstance(heard, NoReply) and heard.partial):
         fix = "check which device it is"
         if port.baud is not None:
             fix = f"it is probably set to another rate than {port.baud} baud: give {name}.baud=RATE as in its menu"

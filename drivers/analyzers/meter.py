@@ -73,6 +73,9 @@ class Meter:
         self._arm()
         if settings.integrate:
             self._integrate()
+        if self.description.stream is not None:
+            for command in self.description.stream.start:
+                self.dialog.tell(command)
 
     def put_back(self) -> None:
         """Set everything as it was found.
@@ -108,7 +111,13 @@ class Meter:
     # Settings
 
     def _turn(self, knob: Knob, wanted: str) -> None:
-        before = self.dialog.ask(knob.ask)
+        before = self._ask_optional(knob)
+        if before is None:
+            if wanted and wanted != knob.always:
+                raise Unavailable(
+                    f"{self.description.title} does not answer {knob.ask!r}", f"leave the setting {knob.name} out"
+                )
+            return
         if not wanted and not knob.name:  # what `select` and the like change
             self._kept.keep(knob.ask, [knob.set.replace("{value}", before)])
         elif wanted and not _same(wanted, before):
@@ -123,6 +132,16 @@ class Meter:
         if knob.name:
             word = next((word for word, sent in knob.words.items() if _same(sent, before)), _plain(before))
             self.told.append(f"{knob.name.replace('_', ' ')} {word}")
+
+    def _ask_optional(self, knob: Knob) -> str | None:
+        try:
+            return self.dialog.ask(knob.ask)
+        except (NoReply, BadReply):
+            if not knob.optional:
+                raise
+            self.dialog.lose_step()
+            self._empty_errors()
+            return None
 
     def _tell_checked(self, command: str) -> None:
         self.dialog.tell(command)
@@ -146,14 +165,14 @@ class Meter:
         knob = self.description.knob("rate")
         if knob is None:
             return
-        reply = self.dialog.ask(knob.ask)
+        reply = self._ask_optional(knob) or "unknown"
         try:
             seconds = float(reply)
         except ValueError:
             seconds = 0.0
         if 0 < seconds < 3600:
             self.period_s = seconds
-        else:
+        elif self.description.period_s is None:
             self.period_s = None
             self.notes.append(
                 Unavailable(f"its update rate is {reply!r}: how long a reading averages is not known", "set its rate")
@@ -185,6 +204,8 @@ class Meter:
             ranges = msgspec.structs.replace(
                 ranges, volts=tuple(v / 2 for v in ranges.volts), amperes=tuple(a / 2 for a in ranges.amperes)
             )
+        if settings.probe_s and (not ranges.set_volts or self.description.stream is not None):
+            raise Unavailable(f"this driver cannot find ranges of {self.description.title}", "leave probe_s out")
         if settings.probe_s:
             self._probe(ranges, settings.probe_s)
         else:
@@ -192,13 +213,17 @@ class Meter:
             self._set_range(ranges, "amperes", settings.amperes)
         self.range_volts = self._present(ranges.ask_volts, ranges.ask_auto_volts)
         self.range_amperes = self._present(ranges.ask_amperes, ranges.ask_auto_amperes)
+        if not ranges.ask_volts and settings.volts not in ("", "auto"):
+            self.range_volts = next_range(ranges.volts, float(settings.volts))
+        if not ranges.ask_amperes and settings.amperes not in ("", "auto"):
+            self.range_amperes = next_range(ranges.amperes, float(settings.amperes))
         for value, unit, name in ((self.range_volts, "V", "voltage"), (self.range_amperes, "A", "current")):
-            self.told.append(f"{name} range {value:g} {unit}" if value is not None else f"{name} range automatic")
+            self.told.append(f"{name} range {value:g} {unit}" if value is not None else f"{name} range not fixed")
         if self.range_watts is None:
             self.notes.append(
                 Unavailable(
-                    "a range is automatic: no value comes while it changes, U allows for the highest range, and MLPerf "
-                    "accepts no such run",
+                    "a range is automatic, or not known: no value comes while it changes, U allows for the highest "
+                    "range, and MLPerf accepts no such run",
                     "fix both: volts=HIGHEST and amps=HIGHEST of the load, or probe_s=SECONDS under load",
                 )
             )
@@ -215,14 +240,14 @@ class Meter:
             set=ranges.set_auto_volts if volts else ranges.set_auto_amperes,
         )
         if not command:
-            raise Unavailable(f"this driver cannot set the {kind} range of {self.description.title}", "set it by hand")
+            return
         self._kept.keep(ask, [command.replace("{value}", self.dialog.ask(ask))])
         if auto.ask:
             self._kept.keep(auto.ask, [auto.set.replace("{value}", self.dialog.ask(auto.ask))])
         if wanted == "auto":
             if not auto.set:
                 raise Unavailable(f"this driver knows no automatic {kind} range", "give the highest of the load")
-            self._tell_checked(auto.set.replace("{value}", "ON"))
+            self._tell_checked(auto.set.replace("{value}", ranges.on))
             return
         chosen = next_range(table, float(wanted))
         if chosen is None:
@@ -231,7 +256,7 @@ class Meter:
                 "measure each supply by itself, or take a meter that measures more",
             )
         if auto.set:
-            self._tell_checked(auto.set.replace("{value}", "OFF"))
+            self._tell_checked(auto.set.replace("{value}", ranges.off))
         self._tell_checked(command.replace("{value}", f"{chosen:g}"))
         answer = self.dialog.ask(ask)
         if not _same(f"{chosen:g}", answer):
@@ -241,7 +266,7 @@ class Meter:
             )
 
     def _present(self, ask: str, ask_auto: str) -> float | None:
-        if ask_auto and self.dialog.ask(ask_auto).upper() not in _OFF:
+        if ask_auto and self.dialog.ask(ask_auto).strip().upper() not in _OFF:
             return None
         try:
             return float(self.dialog.ask(ask)) if ask else None

@@ -8,10 +8,21 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from drivers.analyzers.description import Description
-from drivers.contract import Scope, Unavailable
+from drivers.contract import Accuracy, Scope, Unavailable
 from drivers.settings import check_known, read_number
 
-GENERAL = ("port", "baud", "timeout_s", "volts", "amps", "probe_s", "power_factor", "integrate", "scope")
+GENERAL = (
+    "port",
+    "baud",
+    "timeout_s",
+    "volts",
+    "amps",
+    "probe_s",
+    "power_factor",
+    "accuracy_percent",
+    "integrate",
+    "scope",
+)
 LEAST_POWER_FACTOR = 0.9
 REPLY_S = 1.0  # for an answer to come
 _LONGEST_PROBE_S = 600.0
@@ -28,6 +39,7 @@ class MeterSettings:
     amperes: str
     probe_s: float
     least_power_factor: float
+    accuracy: Accuracy | None  # of power, where no specification of the meter is known
     integrate: bool
     scope: Scope
     knobs: Mapping[str, str]  # name → what to send
@@ -75,6 +87,7 @@ def read_settings(driver: str, settings: Mapping[str, str], description: Descrip
         amperes=ranges[1],
         probe_s=probe_s,
         least_power_factor=factor if factor is not None else LEAST_POWER_FACTOR,
+        accuracy=_accuracy(driver, settings, description),
         integrate=_integrates(driver, settings, description),
         scope=cast(Scope, scope),
         knobs=_knobs(driver, settings, description),
@@ -89,6 +102,17 @@ def _range(driver: str, settings: Mapping[str, str], word: str) -> str:
     if not number:
         raise Unavailable(f"{driver}.{word} is {text!r}", "give the highest that the load has, or auto")
     return text
+
+
+def _accuracy(driver: str, settings: Mapping[str, str], description: Description) -> Accuracy | None:
+    percent = read_number(driver, settings, "accuracy_percent", "percent")
+    if percent is None:
+        return None
+    if description.specification is not None:
+        raise Unavailable(
+            f"{driver}.accuracy_percent is set, but the accuracy of {description.title} is known", "leave it out"
+        )
+    return Accuracy(reading_fraction=percent / 100, source="set by the user")
 
 
 def _integrates(driver: str, settings: Mapping[str, str], description: Description) -> bool:

@@ -60,16 +60,11 @@ def _integrator(idle: str) -> Integrator:
     )
 
 
-class _YokogawaDriver(AnalyzerDriver):
-    own_settings: ClassVar[tuple[str, ...]] = (
-        "rate", "crest_factor", "line_filter", "frequency_filter", "mode", "sync", "elements"
-    )  # fmt: skip
-
-
-class Wt300Driver(_YokogawaDriver):
+class Wt300Driver(AnalyzerDriver):
     """WT310, WT310E and their EH."""
 
     name: ClassVar[str] = "wt310e"
+    own_settings: ClassVar[tuple[str, ...]] = ("elements",)
     family: ClassVar[str] = "WT310"
     all_elements: ClassVar[tuple[int, ...]] = (1,)
 
@@ -168,7 +163,7 @@ class Wt330Driver(Wt300Driver):
     all_elements: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
 
-class Wt210Driver(_YokogawaDriver):
+class Wt210Driver(AnalyzerDriver):
     """WT210, set to 488.2 mode."""
 
     name: ClassVar[str] = "wt210"

@@ -81,7 +81,11 @@ class MeterLine:
 
     def _serve(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
         pending = b""
+        unasked = getattr(self.meter, "unasked", list)  # what it sends by itself
         while not self._closing:
+            for answer in unasked():
+                if not self.faults.mute:
+                    send(self.faults.spoil(answer.encode("latin-1")))
             received = receive()
             if not received:
                 continue
