@@ -66,6 +66,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
     reading_fraction: float
     absolute: float = 0.0  # in the channel's unit
+    per_second: float = 0.0  # of a counter, in its unit: what an offset in power adds to ± absolute with time
     source: str = ""  # where the figure comes from, for the reader of a report
 
 

@@ -23,6 +23,7 @@ CONNECT_S = 3.0
 MAX_LINE_BYTES = 8192
 _AT_ONCE = 4096
 _ENDS = b"\r\n"
+_BITS_PER_BYTE = 10  # with start and stop bit
 _USBTMC_SET_TIMEOUT = 0x40045B0A  # USBTMC_IOCTL_SET_TIMEOUT, milliseconds as u32
 _INSTALL = "pip install 'ml-power-agent[meters]'"
 
@@ -115,6 +116,10 @@ class LinePort:
             dropped += len(more)
             if not more or time.monotonic() > deadline_s:
                 return dropped
+
+    def seconds(self, size: int) -> float:
+        """The least time that so many bytes need on the line."""
+        return size * _BITS_PER_BYTE / self.baud if self.baud is not None else 0.0
 
     def close(self) -> None:
         """Release the line."""

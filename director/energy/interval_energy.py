@@ -79,7 +79,7 @@ def meter_term(channel: Channel, joules: Floats, seconds: Floats) -> Floats:
     accuracy = channel.accuracy
     if accuracy is None:
         return np.zeros(len(joules))
-    absolute = accuracy.absolute * (seconds if channel.kind == "gauge" else 1.0)
+    absolute = accuracy.absolute * (seconds if channel.kind == "gauge" else 1.0) + accuracy.per_second * seconds
     term: Floats = (accuracy.reading_fraction * np.abs(joules) + absolute) / np.sqrt(3.0)
     return term
 

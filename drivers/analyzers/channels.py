@@ -123,11 +123,8 @@ class MeterChannels:
         return self._channel("uncertainty", self._device, "uncertainty", "%", text)
 
     def _energy(self, item: Item) -> Channel:
-        specification, watts = self._meter.description.specification, self._meter.range_watts
-        step_joules = float(ENERGY_STEP_WH) * JOULES_PER_WH
-        accuracy = self._settings.accuracy
-        if specification is not None and watts is not None:
-            accuracy = energy_limits(specification, watts, self._settings.least_power_factor, step_joules)
+        power = self._power_accuracy(1)
+        accuracy = energy_limits(power, float(ENERGY_STEP_WH) * JOULES_PER_WH) if power is not None else None
         device = self._device_of(item)
         return replace(
             self._channel("energy", device, "energy", "J", "the meter's own integrator"),

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity, Knob, Ranges
 from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.ranges import AMPERES, SMALL_AMPERES, VOLTS
 from drivers.analyzers.uncertainty import Specification
 
 _FUNCTIONS: dict[ItemQuantity, str] = {"volts": "U", "amperes": "I", "watts": "P", "power_factor": "LAMBDA"}
@@ -61,8 +62,8 @@ class Gpm83xxDriver(AnalyzerDriver):
             items=tuple(items),
             period_s=_PERIOD_S,
             ranges=Ranges(
-                volts=(15.0, 30.0, 60.0, 150.0, 300.0, 600.0),
-                amperes=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0),
+                volts=VOLTS,
+                amperes=(*SMALL_AMPERES, *AMPERES),
                 ask_volts=":INP:VOLT:RANG?",
                 set_volts=":INP:VOLT:RANG {value}",
                 ask_amperes=":INP:CURR:RANG?",

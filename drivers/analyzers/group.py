@@ -48,8 +48,14 @@ class MeterGroup(Group):
         self._tells_updates = reader.freshness is not None and bool(reader.freshness.ask_updated)
         questions = 5.0 if self._tells_updates else 2.0
         self.default_hz = min(questions / period_s, HIGHEST_HZ) if period_s is not None else 1.0
-        self._wait_ns = round(min(LONGEST_WAIT_S, 1.25 / self.default_hz) * _NS)
-        self._quiet_ns = clock_ns()  # there was no update yet when this was asked
+        self._ahead_ns = round(1.25 / self.default_hz * _NS)  # an update within this is waited for
+        self._wait_ns = round(min(LONGEST_WAIT_S, 1 / self.default_hz) * _NS)
+        question = reader.freshness.ask_updated if reader.freshness is not None else ""
+        self._to_meter_ns = round(
+            dialog.port.seconds(len(question) + 1) * _NS
+        )  # that a question is on its way at least
+        self._from_meter_ns = round(dialog.port.seconds(2) * _NS)
+        self._quiet_ns = clock_ns()  # there was no update yet at this instant
         self._updated_ns: int | None = None  # the last update
         self._missed_answer = False  # and with it, maybe, the word of an update
         self._remarks: list[str] = []
@@ -88,20 +94,22 @@ class MeterGroup(Group):
             return [self._row(asked_ns, answered_ns, values)]
         until_ns = asked_ns + self._wait_ns
         while not (updated := self._reader.has_update()) and not self._missed_answer:
-            self._quiet_ns = asked_ns
+            self._quiet_ns = asked_ns + self._to_meter_ns
             asked_ns = self._clock_ns()
             if asked_ns > until_ns or not self._is_due(asked_ns):
                 return []
         answered_ns = self._clock_ns()
         values, again = self._reader.read()
-        after_ns = self._clock_ns()
+        after_ns = self._clock_ns() - self._from_meter_ns
         self._missed_answer = False
         if not updated and values == self._last:
             return []
-        begin_ns, end_ns = (answered_ns, after_ns) if again else (self._quiet_ns, answered_ns)
+        begin_ns, end_ns = self._quiet_ns, answered_ns - self._from_meter_ns
+        if again:
+            begin_ns, end_ns = asked_ns + self._to_meter_ns, after_ns
         if self._period_ns is not None:  # of several updates it shows the last
             begin_ns = max(begin_ns, end_ns - self._period_ns)
-        self._quiet_ns = answered_ns
+        self._quiet_ns = answered_ns  # the end of the reading says that there was none since
         self._updated_ns = (begin_ns + end_ns) // 2
         return [self._row(begin_ns, end_ns, values)]
 
@@ -109,7 +117,7 @@ class MeterGroup(Group):
         """Whether the next update is expected before the next reading."""
         if self._period_ns is None:
             return False
-        return self._updated_ns is None or now_ns + self._wait_ns > self._updated_ns + self._period_ns
+        return self._updated_ns is None or now_ns + self._ahead_ns > self._updated_ns + self._period_ns
 
     def _stream_rows(self) -> list[Row]:
         rows: list[Row] = []

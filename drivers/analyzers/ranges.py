@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+VOLTS = (15.0, 30.0, 60.0, 150.0, 300.0, 600.0)  # of Yokogawa's, and of meters made after them
+AMPERES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+SMALL_AMPERES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 CURRENT_MARGIN = 1.1  # that MLPerf's own tool leaves above the highest current of a ranging run
 _ROUNDING = 1e-9
 

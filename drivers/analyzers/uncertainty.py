@@ -20,7 +20,6 @@ from drivers.contract import Accuracy
 
 LIMIT = 0.01  # of MLPerf's rules: above it a run is not accepted
 TIMER = 0.0002  # of reading, that an integrator's clock adds
-LEAST_LOAD = 0.2  # of the power range: down to it the limits of an integrator hold
 
 
 class Specification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,13 +90,11 @@ def power_limits(specification: Specification, range_watts: float, least_power_f
     )
 
 
-def energy_limits(
-    specification: Specification, range_watts: float, least_power_factor: float, step_joules: float
-) -> Accuracy:
-    """Limits of the meter's integrator, for loads of at least LEAST_LOAD of the power range."""
-    power = power_limits(specification, range_watts, least_power_factor)
+def energy_limits(power: Accuracy, step_joules: float) -> Accuracy:
+    """Limits of the meter's integrator, which adds up power with the limits of that and shows whole steps."""
     return Accuracy(
-        reading_fraction=power.reading_fraction + power.absolute / (LEAST_LOAD * range_watts) + TIMER,
+        reading_fraction=power.reading_fraction + TIMER,
         absolute=step_joules,
-        source=f"{power.source}, {LEAST_LOAD:.0%} of {range_watts:g} W",
+        per_second=power.absolute,
+        source=power.source,
     )

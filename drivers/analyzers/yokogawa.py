@@ -13,12 +13,10 @@ from msgspec.structs import replace
 
 from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity, Knob, Ranges
 from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.ranges import AMPERES, SMALL_AMPERES, VOLTS
 from drivers.analyzers.uncertainty import WT210, WT300
 from drivers.contract import Unavailable
 
-VOLTS = (15.0, 30.0, 60.0, 150.0, 300.0, 600.0)
-AMPERES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-SMALL_AMPERES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 LARGE_AMPERES = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
 _NUMBER = r"[+-]?\d+\.\d+E[+-]\d{2}"
 _SWITCH = {"on": "ON", "off": "OFF"}
