@@ -1,7 +1,7 @@
 """Lines of text to and from a device over a serial line, TCP, USB-TMC or VXI-11, each with a limit in bytes and time.
 
 A place is written `/dev/ttyUSB0` or `serial:/dev/ttyUSB0`, `tcp:HOST:PORT`, `/dev/usbtmc0` or `usbtmc:/dev/usbtmc0`,
-`vxi11:HOST`.
+`vxi11:HOST` (with `:PORT` where a port mapper cannot be reached).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ MAX_LINE_BYTES = 8192
 _AT_ONCE = 4096
 _ENDS = b"\r\n"
 _BITS_PER_BYTE = 10  # with start and stop bit
+_USBTMC_CLEAR = 0x5B02  # USBTMC_IOCTL_CLEAR
 _USBTMC_SET_TIMEOUT = 0x40045B0A  # USBTMC_IOCTL_SET_TIMEOUT, milliseconds as u32
 _INSTALL = "pip install 'ml-power-agent[meters]'"
 
@@ -42,6 +43,11 @@ class NoReply(Exception):
 
 class Link(Protocol):
     """Bytes to and from a device."""
+
+    by_message: bool  # what `receive` gives is a whole message, and asking for one that is not there is a mistake
+
+    def clear(self) -> None:
+        """Where it goes by messages: forget what is under way. Does not raise."""
 
     def send(self, data: bytes) -> None:
         """Raises LinkLost."""
@@ -101,6 +107,8 @@ class LinePort:
                 told = f"only {self._received[:40]!r} came" if self._received else "nothing came"
                 raise NoReply(f"{told} within {timeout_s:g} s", self._received)
             self._received += more
+            if more and self._link.by_message and not more.endswith(b"\n"):
+                self._received += b"\n"
 
     def drain(self, quiet_s: float, at_most_s: float) -> int:
         """Throw away what comes until nothing has come for `quiet_s`. Return how many bytes that was.
@@ -110,6 +118,10 @@ class LinePort:
         """
         dropped = len(self._received)
         self._received = b""
+        if self._link.by_message:
+            if quiet_s > 0:
+                self._link.clear()
+            return dropped
         deadline_s = time.monotonic() + at_most_s
         while True:
             more = self._link.receive(quiet_s)
@@ -153,7 +165,7 @@ def open_port(place: str, serial: SerialSettings, *, terminator: str = "\n", tcp
     elif kind == "usbtmc":
         link = _UsbTmcLink(rest)
     else:
-        link = _Vxi11Link(rest)
+        link = _Vxi11Link(*_host_and_port(place, rest, None)) if ":" in rest else _Vxi11Link(rest, None)
     return LinePort(link, place, terminator, serial.baud if kind == "serial" else None)
 
 
@@ -167,6 +179,8 @@ def _host_and_port(place: str, text: str, default: int | None) -> tuple[str, int
 
 
 class _SerialLink:
+    by_message = False
+
     def __init__(self, path: str, settings: SerialSettings) -> None:
         try:
             import serial
@@ -185,6 +199,9 @@ class _SerialLink:
             self._serial.write(data)
         except self._errors as error:
             raise LinkLost(str(error)) from error
+
+    def clear(self) -> None:
+        pass
 
     def receive(self, timeout_s: float) -> bytes:
         try:
@@ -214,12 +231,16 @@ def _no_serial(path: str, settings: SerialSettings, error: Exception) -> Unavail
     return Unavailable(f"{path} cannot be opened: {error}", "check that it is a serial line: stty -F " + path)
 
 
-class _SocketLink:
-    """What TCP gives; also the base of tests' own."""
+class _TcpLink:
+    by_message = False
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        connection.setblocking(False)
+    def __init__(self, host: str, port: int) -> None:
+        try:
+            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
+        except OSError as error:
+            raise _no_connection(host, port, error) from error
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setblocking(False)
 
     def send(self, data: bytes) -> None:
         try:
@@ -230,6 +251,9 @@ class _SocketLink:
                 data = data[self._socket.send(data) :]
         except (OSError, ValueError) as error:
             raise LinkLost(str(error)) from error
+
+    def clear(self) -> None:
+        pass
 
     def receive(self, timeout_s: float) -> bytes:
         try:
@@ -248,16 +272,6 @@ class _SocketLink:
             self._socket.close()
 
 
-class _TcpLink(_SocketLink):
-    def __init__(self, host: str, port: int) -> None:
-        try:
-            connection = socket.create_connection((host, port), timeout=CONNECT_S)
-        except OSError as error:
-            raise _no_connection(host, port, error) from error
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().__init__(connection)
-
-
 def _no_connection(host: str, port: int, error: OSError) -> Unavailable:
     if isinstance(error, socket.gaierror):
         return Unavailable(f"no host is called {host!r}", "check the name, or give the address that the meter shows")
@@ -272,7 +286,9 @@ def _no_connection(host: str, port: int, error: OSError) -> Unavailable:
 
 
 class _UsbTmcLink:
-    """A meter behind the kernel's usbtmc driver: a read returns one whole message."""
+    """A meter behind the kernel's usbtmc driver."""
+
+    by_message = True
 
     def __init__(self, path: str) -> None:
         try:
@@ -305,6 +321,10 @@ class _UsbTmcLink:
                 return b""
             raise LinkLost(str(error)) from error
 
+    def clear(self) -> None:
+        with suppress(OSError):
+            fcntl.ioctl(self._fd, _USBTMC_CLEAR)
+
     def close(self) -> None:
         with suppress(OSError):
             os.close(self._fd)
@@ -319,15 +339,19 @@ class _UsbTmcLink:
 class _Vxi11Link:
     """A meter behind VXI-11: each read is a call to it."""
 
-    def __init__(self, host: str) -> None:
+    by_message = True
+
+    def __init__(self, host: str, port: int | None) -> None:
         try:
             import vxi11
         except ImportError as error:
-            raise Unavailable("python-vxi11 is not installed", _INSTALL) from error
+            raise Unavailable("secbench-vxi11 is not installed", _INSTALL) from error
         self._instrument: Any = vxi11.Instrument(host)
         self._timed_out: type[Exception] = vxi11.vxi11.Vxi11Exception
         self._instrument.timeout = CONNECT_S
         try:
+            if port is not None:
+                self._instrument.client = vxi11.vxi11.CoreClient(host, port)
             self._instrument.open()
         except Exception as error:  # its own classes, and those of sockets
             raise Unavailable(
@@ -351,6 +375,11 @@ class _Vxi11Link:
         except Exception as error:
             raise LinkLost(str(error)) from error
 
+    def clear(self) -> None:
+        with suppress(Exception):
+            self._instrument.clear()
+
     def close(self) -> None:
         with suppress(Exception):
             self._instrument.close()
+        self._instrument.link = None  # else its end tries once more, and complains

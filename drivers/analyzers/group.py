@@ -216,7 +216,11 @@ class MeterGroup(Group):
             self._remarks.append(
                 "the load is above the meter's range: these readings are not used; take a higher range"
             )
-        if Status.INVALID in statuses:
+        if self._reader.backwards:
+            self._remarks.append(
+                "power is negative: these readings are not used; the current terminals may be reversed"
+            )
+        if self._reader.misread:
             self._remarks.append(
                 "power, voltage, current and power factor of a reading do not belong together: it came wrongly over "
                 "the line and is not used"

@@ -45,5 +45,5 @@ class KeptSettings:
 
 
 def _directory() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or ""
-    return (Path(base) if base.startswith("/") else Path.home() / ".local/state") / STATE_DIRECTORY
+    base = os.environ.get("XDG_STATE_HOME") or os.environ.get("HOME", "") + "/.local/state"
+    return Path(base if base.startswith("/") else "/var/tmp") / STATE_DIRECTORY

@@ -38,7 +38,7 @@ class LmgDriver(AnalyzerDriver):
             knobs=(Knob(name="rate", ask="cycl?", set="cycl {value}"),),
             read="",
             separator=";",
-            missing=r"(?i:nan|9\.91E\+?37)",
+            missing=r"(?i:nan|9\.910*E\+?37)",
             over=r"(?i:[+-]?inf|[+-]?9\.90*E\+?37)",
             items=_items((0,)),
             ranges=Ranges(volts=(1000.0,), amperes=(32.0,)),

@@ -6,7 +6,7 @@ import math
 
 from drivers.analyzers.description import Description
 from drivers.analyzers.dialog import Dialog
-from drivers.analyzers.replies import BadReply, ReplyParser, Value, bits, disagreeing, mark_over
+from drivers.analyzers.replies import BadReply, ReplyParser, Value, bits, disagreeing, mark_over, negative
 from drivers.contract import Status
 
 _TRIES = 3  # an update in the middle of a reading: read once more
@@ -20,7 +20,8 @@ class Reader:
         self.description = description
         self.range_watts = range_watts
         self.freshness = description.freshness
-        self.misread = 0  # values that did not agree with each other
+        self.misread = False  # the last values did not agree with each other
+        self.backwards = False  # power was below 0
         self._dialog = dialog
         self._parser = ReplyParser(description)
         self._question = self._compound_question()
@@ -67,10 +68,13 @@ class Reader:
         except BadReply:
             self._dialog.lose_step()
             raise
-        wrong = disagreeing(items, values, self.range_watts)
+        wrong = disagreeing(items, values)
         if wrong:
-            self.misread += 1
             self._dialog.lose_step()
+        backwards = negative(items, values, self.range_watts) - wrong
+        self.misread, self.backwards = bool(wrong), bool(backwards)
+        if wrong or backwards:
+            wrong |= backwards
             values = [
                 Value(math.nan, Status.INVALID) if item.element in wrong and value.status == Status.NEW else value
                 for item, value in zip(items, values, strict=True)

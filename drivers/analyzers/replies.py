@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from drivers.analyzers.description import Description, Item
 from drivers.contract import Status
 
 LARGEST = 9.9e37  # meters of the 488.2 family write no value as this or more
-AGREES = 0.01  # of V·I: as far P may be from V·I·λ, which are rounded each
-AGREES_RANGE = 0.002  # of the power range, in addition: small loads have few digits
+AGREES = 0.01  # of V·I: as far P may be from V·I·λ, beside what rounding does
+NEGATIVE = 0.002  # of the power range: more than that below 0 is no reading of a load
 
 
 class BadReply(Exception):
@@ -85,26 +85,49 @@ def mark_over(items: Sequence[Item], values: Sequence[Value], condition: int) ->
     ]
 
 
-def disagreeing(items: Sequence[Item], values: Sequence[Value], range_watts: float | None) -> set[int]:
+def disagreeing(items: Sequence[Item], values: Sequence[Value]) -> set[int]:
     """Elements in which P, V, I and λ (or P, V·A and λ) do not belong together: one came wrongly over the line."""
-    found = set()
-    for element in {item.element for item in items}:
-        of: Mapping[str, Value] = {
-            item.quantity: value for item, value in zip(items, values, strict=True) if item.element == element
-        }
-        known = {quantity: value.value for quantity, value in of.items() if value.status == Status.NEW}
-        if "watts" not in known or "power_factor" not in known:
-            continue
-        if "volts" in known and "amperes" in known:
-            apparent = known["volts"] * known["amperes"]
-        elif "volt_amperes" in known:
-            apparent = known["volt_amperes"]
-        else:
-            continue
-        floor = AGREES_RANGE * range_watts if range_watts is not None else 0.5
-        allowed = AGREES * abs(apparent) + floor
-        factor = known["power_factor"]
-        wrong = abs(abs(known["watts"]) - abs(apparent * factor)) > allowed or abs(factor) > 1 + AGREES
-        if wrong or apparent < 0:
-            found.add(element)
-    return found
+    return {element for element in {item.element for item in items} if not _agree(items, values, element)}
+
+
+def negative(items: Sequence[Item], values: Sequence[Value], range_watts: float | None) -> set[int]:
+    """Elements whose power is below 0 by more than a meter without load may show."""
+    least_watts = -NEGATIVE * range_watts if range_watts is not None else -1.0
+    return {
+        item.element
+        for item, value in zip(items, values, strict=True)
+        if item.quantity == "watts" and value.status == Status.NEW and value.value < least_watts
+    }
+
+
+def _agree(items: Sequence[Item], values: Sequence[Value], element: int) -> bool:
+    of: dict[str, Value] = {
+        item.quantity: value
+        for item, value in zip(items, values, strict=True)
+        if item.element == element and value.status == Status.NEW
+    }
+    if "watts" not in of:
+        return True
+    if "volts" in of and "amperes" in of:
+        volts, amperes = of["volts"].value, of["amperes"].value
+        apparent = volts * amperes
+        rounding = abs(volts) * last_digit(of["amperes"].text) + abs(amperes) * last_digit(of["volts"].text)
+    elif "volt_amperes" in of:
+        apparent, rounding = of["volt_amperes"].value, last_digit(of["volt_amperes"].text)
+    else:
+        return True
+    allowed = AGREES * abs(apparent) + rounding + last_digit(of["watts"].text)
+    watts = abs(of["watts"].value)
+    if apparent < 0 or watts > apparent + allowed:
+        return False
+    if "power_factor" not in of:
+        return True
+    factor = abs(of["power_factor"].value)
+    allowed += apparent * last_digit(of["power_factor"].text)
+    return factor <= 1 + AGREES and abs(watts - apparent * factor) <= allowed
+
+
+def last_digit(text: str) -> float:
+    """What the last digit of a number is worth."""
+    mantissa, _, exponent = text.upper().partition("E")
+    return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from meter_core import MeterCore
 from meter_wire import Faults, PtyMeter, TcpMeter
 from metered_load import SquareLoad
 from other_meters import Chroma, Gpm, Hioki, Lmg
+from vxi11_meter import Vxi11Meter
 from yokogawa_meter import Wt210, Wt300
 
 from drivers.contract import DeviceLost, Status
@@ -289,3 +292,51 @@ def test_a_broken_description_is_told(tmp_path: Path, broken: str, reason: str) 
     told = refused("scpi", port="/dev/ttyUSB0", description=str(path))
     assert told.reason.startswith(f"{path} describes no meter: ") and reason in told.reason, told
     assert told.fix == "see docs/devices/scpi-generic.md"
+
+
+def test_a_wt310e_behind_vxi11_is_read_and_lost(plug: Plug) -> None:
+    server = Vxi11Meter(Wt300(core()))
+    found = opened("wt310e", port=server.place, volts="230", amps="4")
+    (group,) = found.driver.groups
+    rows = read_until(group, lambda rows: len(rows) >= 3)
+    assert [values(group, row)["power"] for row in rows] == [600.0] * 3
+    server.drop()
+    failures: list[Exception] = []
+    read_until(group, lambda rows: False, failures)
+    assert isinstance(failures[-1], DeviceLost)
+    found.driver.close()
+    again = opened("wt310e", port=server.place)
+    assert read_until(again.driver.groups[0], bool)
+    again.driver.close()
+    assert refused("wt310e", port="vxi11:127.0.0.1:1").reason.startswith("no VXI-11 device answers at 127.0.0.1")
+
+
+def test_a_meter_that_was_left_set_by_a_killed_process_is_put_back(plug: Plug, tmp_path: Path) -> None:
+    meter = Wt300(core(amperes_range=20.0))
+    line = plug(meter)
+    code = (
+        "import os, signal, sys\n"
+        "from drivers.discovery import open_drivers\n"
+        "open_drivers(['wt310e'], settings={'wt310e': {'port': sys.argv[1], 'amps': '4', 'integrate': 'on'}})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(line.path)], check=False, timeout=30)
+    assert (meter.core.amperes_range, meter.core.integrating) == (5.0, True)
+    found = opened("wt310e", port=str(line.path))  # asks for nothing to be set
+    assert (meter.core.amperes_range, meter.core.holds_integral) == (20.0, False)
+    found.driver.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_noisy_line_gives_no_wrong_power(plug: Plug, seed: int) -> None:
+    faults = Faults(seed=seed)
+    line = plug(Hioki(core()), faults, tcp=True)
+    found = opened("pw333x", port=line.place, timeout_s="0.1", volts="230", amps="4")
+    (group,) = found.driver.groups
+    faults.garbage, faults.mutation, faults.truncation, faults.doubled, faults.loss = 0.1, 0.2, 0.05, 0.1, 0.05
+    failures: list[Exception] = []
+    rows = read_until(group, lambda rows: len(rows) >= 30, failures)
+    good = [values(group, row)["power"] for row in rows if statuses(group, row)["power"] in (Status.NEW, Status.STALE)]
+    assert good == pytest.approx([600.0] * len(good), rel=0.012)
+    assert failures or faults.spoiled
+    found.driver.close()

@@ -156,9 +156,9 @@ class Lmg:
         name = action.rstrip("1234567")
         shown = self.core.shown[int(action[len(name) :] or 1) - 1]
         if shown.over:
-            return "9.9E37"
+            return "9.900000E+37"
         value = {"utrms": shown.volts, "itrms": shown.amperes, "p": shown.watts, "pf": shown.power_factor}[name]
-        return f"{value:.6g}"
+        return "9.910000E+37" if math.isnan(value) else f"{value:.6E}"
 
 
 def hioki_number(value: float) -> str:
