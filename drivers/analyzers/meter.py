@@ -220,13 +220,13 @@ class Meter:
         for value, unit, name in ((self.range_volts, "V", "voltage"), (self.range_amperes, "A", "current")):
             self.told.append(f"{name} range {value:g} {unit}" if value is not None else f"{name} range not fixed")
         if self.range_watts is None:
-            self.notes.append(
-                Unavailable(
-                    "a range is automatic, or not known: no value comes while it changes, U allows for the highest "
-                    "range, and MLPerf accepts no such run",
-                    "fix both: volts=HIGHEST and amps=HIGHEST of the load, or probe_s=SECONDS under load",
-                )
+            reason = (
+                "a range is automatic, or not known: no value comes while it changes, and MLPerf accepts no such run"
             )
+            if self.description.specification is not None:
+                reason += "; U allows for the highest range"
+            fix = "fix both: volts=HIGHEST and amps=HIGHEST of the load, or probe_s=SECONDS under load"
+            self.notes.append(Unavailable(reason, fix if ranges.set_volts else "set them on the meter"))
 
     def _set_range(self, ranges: Ranges, kind: str, wanted: str) -> None:
         if not wanted:
