@@ -68,7 +68,10 @@ class AnalyzerDriver(Driver):
         )
         wanted = read_settings(cls.name, options.settings, draft)
         serial = SerialSettings(wanted.baud or draft.baud, draft.rtscts)
-        port = open_port(wanted.port, serial, terminator=draft.terminator, tcp_port=draft.tcp_port)
+        place = wanted.port
+        if place.startswith("/dev/"):
+            place = str(options.root / place[1:])
+        port = open_port(place, serial, terminator=draft.terminator, tcp_port=draft.tcp_port)
         meter: Meter | None = None
         try:
             dialog = Dialog(port, draft.identify, wanted.reply_s)

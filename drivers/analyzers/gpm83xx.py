@@ -79,6 +79,10 @@ class Gpm83xxDriver(AnalyzerDriver):
             ),
             integrator=Integrator(reset=(":INTEG:RES",), start=(":INTEG:STAR",), stop=(":INTEG:STOP",)),
             specification=Specification(
-                reading=0.001, range=0.0005, phase=0.001, source="GW Instek GPM-8310, 45–66 Hz, its manual's page 232"
+                reading=0.001,
+                range=0.0005,
+                phase=0.001,
+                line_filter=0.003,
+                source="GW Instek GPM-8310, 45–66 Hz, its manual's page 232",
             ),
         )

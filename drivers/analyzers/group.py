@@ -51,9 +51,8 @@ class MeterGroup(Group):
         self._ahead_ns = round(1.25 / self.default_hz * _NS)  # an update within this is waited for
         self._wait_ns = round(min(LONGEST_WAIT_S, 1 / self.default_hz) * _NS)
         question = reader.freshness.ask_updated if reader.freshness is not None else ""
-        self._to_meter_ns = round(
-            dialog.port.seconds(len(question) + 1) * _NS
-        )  # that a question is on its way at least
+        # The least times that a question and its answer are on their way: the meter looks in between.
+        self._to_meter_ns = round(dialog.port.seconds(len(question) + 1) * _NS)
         self._from_meter_ns = round(dialog.port.seconds(2) * _NS)
         self._quiet_ns = clock_ns()  # there was no update yet at this instant
         self._updated_ns: int | None = None  # the last update
@@ -125,15 +124,20 @@ class MeterGroup(Group):
         while True:
             asked_ns = self._clock_ns()
             try:
-                line = self._dialog.next_line(_SLICE_S)
+                values = self._reader.understand(self._dialog.next_line(_SLICE_S))
             except NoReply:
                 self._quiet_ns = asked_ns
                 if rows or asked_ns > until_ns or not self._is_due(asked_ns):
                     break
                 continue
+            except BadReply as error:
+                if not rows:
+                    raise
+                self._remarks.append(_kind(error))
+                break
             end_ns = self._clock_ns()
-            values = self._reader.understand(line)
-            rows.append(self._row(self._quiet_ns, end_ns, values))
+            begin_ns = self._quiet_ns if self._period_ns is None else max(self._quiet_ns, end_ns - self._period_ns)
+            rows.append(self._row(begin_ns, end_ns, values))
             self._updated_ns, self._quiet_ns = rows[-1].t_ns, end_ns
         silent_ns = self._clock_ns() - (self._updated_ns or self._quiet_ns)
         if not rows and self._period_ns is not None and silent_ns > 3 * self._period_ns + 2 * _NS:

@@ -63,8 +63,10 @@ class Meter:
         if self._kept.inherited:
             self.put_back()
         self._check_no_integration(settings)
+        answers = {}
         for knob in self.description.knobs:
-            self._turn(knob, settings.knobs.get(knob.name, "") or knob.always)
+            answers[knob.name] = self._turn(knob, settings.knobs.get(knob.name, "") or knob.always)
+        self._adapt(answers)
         if self.description.ranges is not None:
             self._settle_ranges(self.description.ranges, settings)
         self._learn_period()
@@ -81,7 +83,7 @@ class Meter:
         """Set everything as it was found.
 
         Raises:
-            LinkLost, NoReply, BadReply: see there. What could not be put back stays on record.
+            LinkLost, NoReply, BadReply: the line failed; what is to be put back stays on record.
         """
         for what in sorted(self._kept.commands, key=lambda what: what != _INTEGRATION):
             for command in self._kept.commands[what]:
@@ -110,14 +112,28 @@ class Meter:
 
     # Settings
 
-    def _turn(self, knob: Knob, wanted: str) -> None:
+    def _adapt(self, answers: dict[str, str]) -> None:
+        """Let ranges and specification be those of the crest factor and the line filter that are set."""
+        specification, ranges = self.description.specification, self.description.ranges
+        if ranges is not None and answers.get("crest_factor") in ranges.halving_crest_factors:
+            volts, amperes = ([each / 2 for each in table] for table in (ranges.volts, ranges.amperes))
+            ranges = msgspec.structs.replace(ranges, volts=tuple(volts), amperes=tuple(amperes))
+            if specification is not None:
+                specification = msgspec.structs.replace(specification, range=2 * specification.range)
+        if specification is not None and answers.get("line_filter", "OFF").upper() not in _OFF:
+            reading = specification.reading + specification.line_filter
+            specification = msgspec.structs.replace(specification, reading=reading)
+        self.description = msgspec.structs.replace(self.description, specification=specification, ranges=ranges)
+
+    def _turn(self, knob: Knob, wanted: str) -> str:
+        """Keep a setting, change it if that is wanted, and return what it is; empty: not known."""
         before = self._ask_optional(knob)
         if before is None:
             if wanted and wanted != knob.always:
                 raise Unavailable(
                     f"{self.description.title} does not answer {knob.ask!r}", f"leave the setting {knob.name} out"
                 )
-            return
+            return ""
         if not wanted and not knob.name:  # what `select` and the like change
             self._kept.keep(knob.ask, [knob.set.replace("{value}", before)])
         elif wanted and not _same(wanted, before):
@@ -132,6 +148,7 @@ class Meter:
         if knob.name:
             word = next((word for word, sent in knob.words.items() if _same(sent, before)), _plain(before))
             self.told.append(f"{knob.name.replace('_', ' ')} {word}")
+        return before
 
     def _ask_optional(self, knob: Knob) -> str | None:
         try:
@@ -199,11 +216,6 @@ class Meter:
     # Ranges
 
     def _settle_ranges(self, ranges: Ranges, settings: MeterSettings) -> None:
-        crest = self.description.knob("crest_factor")
-        if crest is not None and self.dialog.ask(crest.ask) in ranges.halving_crest_factors:
-            ranges = msgspec.structs.replace(
-                ranges, volts=tuple(v / 2 for v in ranges.volts), amperes=tuple(a / 2 for a in ranges.amperes)
-            )
         if settings.probe_s and (not ranges.set_volts or self.description.stream is not None):
             raise Unavailable(f"this driver cannot find ranges of {self.description.title}", "leave probe_s out")
         if settings.probe_s:

@@ -28,6 +28,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reading: float
     range: float
     phase: float = 0.0
+    line_filter: float = 0.0  # of reading, in addition while the line filter is on
     of_power: bool = False  # live, the range term is told as a share of P, not of V·I
     source: str = ""
 
@@ -36,7 +37,11 @@ WT210 = Specification(
     reading=0.0015, range=0.001, phase=0.002, of_power=True, source="Yokogawa WT210, 45–66 Hz, as PTDaemon has it"
 )
 WT300 = Specification(
-    reading=0.001, range=0.0005, phase=0.002, source="Yokogawa WT300, 45–66 Hz, 12 months, as PTDaemon has it"
+    reading=0.001,
+    range=0.0005,
+    phase=0.002,
+    line_filter=0.003,
+    source="Yokogawa WT300, 45–66 Hz, 12 months, as PTDaemon has it",
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from meter_core import MeterCore
 from meter_wire import Faults, PtyMeter, TcpMeter
 from metered_load import SquareLoad
 from other_meters import Chroma, Gpm, Hioki, Lmg
+from unprivileged import folder_for_all, no_privileges
 from vxi11_meter import Vxi11Meter
 from yokogawa_meter import Wt210, Wt300
 
@@ -255,12 +255,14 @@ def test_a_range_that_the_meter_lacks_is_refused_and_nothing_is_changed(plug: Pl
     assert meter.set == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may open every file")
-def test_a_line_of_others_names_the_group(tmp_path: Path) -> None:
-    path = tmp_path / "tty"
-    path.touch(mode=0)
-    told = refused("wt310e", port=str(path))
-    assert told.reason.endswith("may not be opened by this user") and "dialout" in told.fix
+def test_a_line_of_others_names_the_group() -> None:
+    with folder_for_all() as folder:
+        path = folder / "tty"
+        path.touch(mode=0)
+        path.chmod(0)
+        with no_privileges():
+            told = refused("wt310e", port=str(path))
+    assert told.reason == f"{path} may not be opened by this user" and "dialout" in told.fix
 
 
 def test_a_line_that_is_in_use_is_told(plug: Plug) -> None:
@@ -340,3 +342,11 @@ def test_a_noisy_line_gives_no_wrong_power(plug: Plug, seed: int) -> None:
     assert good == pytest.approx([600.0] * len(good), rel=0.012)
     assert failures or faults.spoiled
     found.driver.close()
+
+
+def test_the_description_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs/devices/scpi-generic.md"
+    path = tmp_path / "acme.toml"
+    path.write_text(page.read_text().partition("```toml\n")[2].partition("```")[0])
+    told = refused("scpi", port="/dev/no-such", description=str(path), filter="on")
+    assert told.reason == "there is no /dev/no-such"  # everything before that was understood

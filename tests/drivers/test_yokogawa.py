@@ -56,10 +56,10 @@ def test_wt310e_is_found_read_and_put_back(plug: Plug) -> None:
     ]
     power = group.channels[2]
     assert (power.scope, power.update_period_s, power.window_s, power.stamped) == ("wall", 0.25, 0.25, True)
-    # 230 V fit the range of 300 V, 3.2 A that of 5 A; 0.05 % of 1500 W, and 0.2 % · tan φ at 0.9: 0.4843
+    # 230 V fit the range of 300 V, 3.2 A that of 5 A; 0.05 % of 1500 W; 0.3 % for the line filter, 0.2 % · tan φ at 0.9
     assert power.accuracy is not None
     assert power.accuracy.absolute == pytest.approx(0.75)
-    assert power.accuracy.reading_fraction == pytest.approx(0.001 + 0.002 * math.sqrt(1 - 0.81) / 0.9)
+    assert power.accuracy.reading_fraction == pytest.approx(0.004 + 0.002 * math.sqrt(1 - 0.81) / 0.9)
     assert power.description.startswith("YOKOGAWA,WT310E,C2WA21018V,F1.04; rate 0.25; crest factor 3; mode rms")
     assert "line filter on" in power.description and "voltage range 300 V; current range 5 A" in power.description
     assert (meter.core.volts_range, meter.core.amperes_range, meter.set[":INP:FILT:LINE"]) == (300.0, 5.0, "1")
@@ -68,8 +68,8 @@ def test_wt310e_is_found_read_and_put_back(plug: Plug) -> None:
     assert all(a.t_ns < b.t_ns for a, b in pairwise(rows))
     shown = values(group, rows[-1])
     assert (shown["voltage"], shown["power_factor"]) == (230.0, 0.95)
-    # PTDaemon's formula: 0.001 + 0.0005 · 1500 / (230 · 2.746) + 0.002 · tan φ(0.95)
-    assert shown["uncertainty"] == pytest.approx(100 * (0.001 + 0.75 / (230 * 2.746) + 0.002 * 0.32868), rel=1e-3)
+    # PTDaemon's formula and the line filter: 0.004 + 0.0005 · 1500 / (230 · 2.746) + 0.002 · tan φ(0.95)
+    assert shown["uncertainty"] == pytest.approx(100 * (0.004 + 0.75 / (230 * 2.746) + 0.002 * 0.32868), rel=1e-3)
     found.driver.close()
     line.close()
     assert meter.set == before and not meter.errors
@@ -265,4 +265,14 @@ def test_a_noisy_line_loses_readings_and_never_gives_a_wrong_one(plug: Plug) -> 
     shown = [values(group, row)["power"] for row in rows if statuses(group, row)["power"] == Status.NEW]
     assert len(shown) >= 10 and faults.spoiled > 5
     assert shown == pytest.approx([600.0] * len(shown), rel=0.012)
+    found.driver.close()
+
+
+def test_crest_factor_6_has_half_the_ranges_and_twice_their_share(plug: Plug) -> None:
+    meter = Wt300(core(volts_range=600.0, amperes_range=20.0))
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path), crest_factor="6", volts="140", amps="4.5")
+    assert (meter.core.volts_range, meter.core.amperes_range) == (150.0, 5.0)
+    accuracy = found.driver.groups[0].channels[2].accuracy
+    assert accuracy is not None and accuracy.absolute == pytest.approx(0.001 * 150 * 5)
     found.driver.close()

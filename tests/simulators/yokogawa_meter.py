@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from meter_core import AMPERES, MeterCore
+from meter_core import AMPERES, VOLTS, MeterCore
 
 _SWITCH = {"ON": "1", "OFF": "0", "1": "1", "0": "0"}
 
@@ -97,7 +97,9 @@ class YokogawaMeter:
         elif head.endswith("AUTO"):
             setattr(core, f"auto_{kind}", _SWITCH[value.upper()] == "1")
         else:
-            ranges = (15, 30, 60, 150, 300, 600) if kind == "volts" else AMPERES
+            ranges: tuple[float, ...] = VOLTS if kind == "volts" else AMPERES
+            if self.set.get(":INP:CFAC", "3") != "3":
+                ranges = tuple(each / 2 for each in ranges)
             wanted = next((each for each in ranges if math.isclose(each, float(value))), None)
             if wanted is None:
                 self.errors.append('222,"Data out of range"')
