@@ -31,6 +31,8 @@ Quantity = Literal[
     "memory",
     "traffic",
     "charge",
+    "power_factor",
+    "uncertainty",  # of another channel of the device, as its specification has it
 ]
 Scope = Literal[
     "wall",  # everything behind a plug
@@ -64,6 +66,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
     reading_fraction: float
     absolute: float = 0.0  # in the channel's unit
+    per_second: float = 0.0  # of a counter, in its unit: what an offset in power adds to ± absolute with time
     source: str = ""  # where the figure comes from, for the reader of a report
 
 
@@ -145,6 +148,13 @@ class Group(ABC):
         Raises:
             ReadFailed, DeviceLost, Finished: see there. Anything else counts as ReadFailed and is logged.
         """
+
+    def remarks(self) -> Sequence[str]:
+        """What the reader of the report should know of the readings since this was asked: what, and what to do.
+
+        The same words for the same matter: the event log counts them. Asked after each read.
+        """
+        return ()
 
 
 class DriverOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,10 +27,19 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "host": "drivers.host:HostDriver",
         "replay": "drivers.replay.driver:ReplayDriver",
         "estimate": "drivers.estimate:EstimateDriver",
+        "wt210": "drivers.analyzers.yokogawa:Wt210Driver",
+        "wt310e": "drivers.analyzers.yokogawa:Wt300Driver",
+        "wt330e": "drivers.analyzers.yokogawa:Wt330Driver",
+        "gpm83xx": "drivers.analyzers.gpm83xx:Gpm83xxDriver",
+        "pw333x": "drivers.analyzers.pw333x:Pw333xDriver",
+        "chroma6620x": "drivers.analyzers.chroma6620x:Chroma6620xDriver",
+        "lmg": "drivers.analyzers.lmg:LmgDriver",
+        "scpi": "drivers.analyzers.scpi:ScpiDriver",
     }
 )
 # Drivers that open nothing by themselves, by the setting that says where their device is.
-ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path"})
+_ANALYZERS = ("wt210", "wt310e", "wt330e", "gpm83xx", "pw333x", "chroma6620x", "lmg", "scpi")
+ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path", **dict.fromkeys(_ANALYZERS, "port")})
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ class SampledDriver:
                 complaint = group.buffer.add(row, now_ns)
                 if complaint:
                     self._log.add("warning", source, complaint)
+            for remark in group.group.remarks():
+                self._log.add("warning", source, remark)
             self._pause_ns = FIRST_PAUSE_NS
             if not group.has_rows and rows:
                 self._note_first_rows(group)

@@ -79,7 +79,7 @@ def meter_term(channel: Channel, joules: Floats, seconds: Floats) -> Floats:
     accuracy = channel.accuracy
     if accuracy is None:
         return np.zeros(len(joules))
-    absolute = accuracy.absolute * (seconds if channel.kind == "gauge" else 1.0)
+    absolute = accuracy.absolute * (seconds if channel.kind == "gauge" else 1.0) + accuracy.per_second * seconds
     term: Floats = (accuracy.reading_fraction * np.abs(joules) + absolute) / np.sqrt(3.0)
     return term
 
@@ -134,8 +134,7 @@ def _terms(
         window = np.sqrt(timing.spacing_ns * (1.0 - timing.duty) * np.maximum(rough, 0.0) / 6.0) * 1e-9
     step = nothing
     if channel.kind == "counter":
-        step_ns = min(timing.update_ns, timing.poll_ns) if timing.update_known else timing.poll_ns
-        step = np.hypot(power[0], power[1]) * step_ns * 1e-9 / np.sqrt(12.0)
+        step = np.hypot(power[0], power[1]) * timing.step_ns * 1e-9 / np.sqrt(12.0)
     highest, lowest = _extremes(aligned)
     gap = (highest - lowest) * np.maximum(unmeasured_ns, 0.0) * 1e-9 / np.sqrt(12.0)
     return {"meter": meter, "edge": np.hypot(*edge), "sync": sync, "window": window, "step": step, "gap": gap}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -234,3 +235,18 @@ def test_many_pieces_of_a_long_trace() -> None:
     for k in range(101):
         assert found.peak_watts[k] == np.nanmax(one.peak_watts[begin[k] : end[k]])
         assert found.least_watts[k] == np.nanmin(one.least_watts[begin[k] : end[k]])
+
+
+def test_a_stamped_counter_is_cut_at_its_own_instants_and_its_offset_grows_with_time() -> None:
+    accuracy = Accuracy(reading_fraction=0.001, absolute=36.0, per_second=0.75)
+    channel = msgspec.structs.replace(counter(update_s=1.0), stamped=True, accuracy=accuracy)
+    timing = timing_of(channel, 5.0)  # asked five times a second, it gives a row each second
+    assert (timing.poll_ns, timing.lag_ns, timing.step_ns) == (S, 0, 0)
+    instants = np.arange(101) * S
+    joules = np.arange(101) * 600_000_000  # µJ: 600 W
+    edges = np.array([20 * S, 80 * S])
+    aligned = align(channel, timing, [piece(instants, joules, dtype=np.int64)], edges, 0)
+    found = interval_energies(channel, timing, aligned, np.array([0]), np.array([1]), np.zeros(1))
+    assert found.joules[0] == pytest.approx(36_000.0)
+    assert found.terms["meter"][0] == pytest.approx((36.0 + 36.0 + 45.0) / 3**0.5)
+    assert found.terms["step"][0] == 0.0

@@ -358,3 +358,14 @@ def test_a_slow_driver_gets_a_thread_to_itself() -> None:
     assert len(slow.instants) == 10
     assert len(quick.instants) == 21
     assert thread.part() == ([], "")  # one alone is never parted
+
+
+def test_what_a_driver_remarks_is_logged_and_counted() -> None:
+    bench = Bench(10.0)
+
+    class Remarking(ScriptedGroup):
+        def remarks(self) -> Sequence[str]:
+            return ["the load is above the range"] if len(self.instants) in (2, 3) else []
+
+    bench.run(Remarking("p", bench.clock), stop_ms=450)
+    assert bench.texts() == [("warning", "the load is above the range", 2)]

@@ -1,13 +1,6 @@
-"""PTDaemon's uncertainty of a sample, from the meter's ranges and the sample.
+"""PTDaemon's uncertainty of a log's samples, from the meter's ranges. drivers/analyzers/uncertainty.py has the formula.
 
-Recovered from published figures: the mean, least and greatest that version 1.10.0 reports are met to the digits that it
-prints. Versions 1.9 warn of up to 0.01 percentage points more.
-
-    WT210:          u = 0.0015 + 0.001 · Vr·Ar / P + 0.002 · tan φ
-    WT310, WT330:   u = 0.001 + 0.0005 · n·Vr·Ar / Σ V·I + 0.002 · Σ P·tan φ / Σ P
-
-Vr and Ar are the ranges, n the number of channels; tan φ = √(1 − PF²) / PF. Sums leave out
-channels of 0 W or less.
+Versions 1.9 warn of up to 0.01 percentage points more than it gives.
 """
 
 from __future__ import annotations
@@ -21,15 +14,12 @@ import numpy as np
 from director.energy.cells import Floats, Ints
 from director.mlperf.inference.sample_log import stamp_us
 from director.mlperf.text_blocks import text_blocks
+from drivers.analyzers.ranges import AMPERES, SMALL_AMPERES, VOLTS, next_range
+from drivers.analyzers.uncertainty import WT210, WT300, share
 
-LIMIT = 0.01
-_VOLTS = (15.0, 30.0, 60.0, 150.0, 300.0, 600.0)
-_SMALL = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-_AMPERES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _OF_CHANNEL = ("Watts", "Volts", "Amps", "PF")
 _FIELDS = 12  # of a line, before those of single channels
 _FIELDS_PER_CHANNEL = 9
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -46,11 +36,8 @@ def ranges_of(meter: str, volts: float, amperes: float) -> Ranges | None:
     Args:
         meter: PTDaemon's name for it.
     """
-    small = () if meter.startswith("YokogawaWT33") else _SMALL
-    found = [
-        next((r for r in table if r >= asked * (1 - _ROUNDING)), None)
-        for table, asked in ((_VOLTS, volts), ((*small, *_AMPERES), amperes))
-    ]
+    small = () if meter.startswith("YokogawaWT33") else SMALL_AMPERES
+    found = next_range(VOLTS, volts), next_range((*small, *AMPERES), amperes)
     return None if found[0] is None or found[1] is None else Ranges(found[0], found[1])
 
 
@@ -119,9 +106,9 @@ def uncertainties(samples: ChannelSamples, meter: str, ranges: Ranges) -> Floats
     found: Floats
     with np.errstate(divide="ignore", invalid="ignore"):
         if meter.startswith("YokogawaWT210"):
-            found = 0.0015 + 0.001 * power / watts[:, 0] + 0.002 * tangent[:, 0]
+            found = share(WT210, power, watts[:, 0], tangent[:, 0])
         else:
             apparent = np.where(on, samples.volts * samples.amperes, 0.0).sum(axis=1)
             weighted = (watts * tangent).sum(axis=1) / watts.sum(axis=1)
-            found = 0.001 + 0.0005 * watts.shape[1] * power / apparent + 0.002 * weighted
+            found = share(WT300, watts.shape[1] * power, apparent, weighted)
     return np.where(on.any(axis=1) & np.isfinite(found), found, np.nan)

@@ -1,0 +1,1 @@
+"""Drivers of power analyzers on serial and network lines."""

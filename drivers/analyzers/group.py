@@ -1,0 +1,247 @@
+"""Readings of one analyzer as rows: one for each update of the meter, at the instant of that update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from drivers.analyzers.channels import ENERGY_STEP_WH, MICRO, MeterChannels
+from drivers.analyzers.dialog import Dialog
+from drivers.analyzers.reading import Reader
+from drivers.analyzers.replies import BadReply, Value
+from drivers.analyzers.uncertainty import LIMIT, live_share
+from drivers.contract import DeviceLost, Group, ReadFailed, Row, Status
+from drivers.line_port import LinkLost, NoReply
+
+MOST_FAILURES = 3  # questions in a row without an answer: the meter is gone
+HIGHEST_HZ = 10.0  # of questions to a meter, which has its display to look after, too
+LONGEST_WAIT_S = 0.2  # in one reading, for an update that is due: longer would hold up others
+_SLICE_S = 0.01
+_NS = 1e9
+
+
+class MeterGroup(Group):
+    """All values of one meter."""
+
+    name = "power"
+    max_hz = 20.0
+
+    def __init__(
+        self,
+        reader: Reader,
+        dialog: Dialog,
+        channels: MeterChannels,
+        *,
+        period_s: float | None,
+        least_power_factor: float,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self.channels = channels.all
+        self._described = channels
+        self._reader = reader
+        self._dialog = dialog
+        self._period_ns = round(period_s * _NS) if period_s is not None else None
+        self._least_factor = least_power_factor
+        self._clock_ns = clock_ns
+        self._is_stream = reader.description.stream is not None
+        self._tells_updates = reader.freshness is not None and bool(reader.freshness.ask_updated)
+        questions = 5.0 if self._tells_updates else 2.0
+        self.default_hz = min(questions / period_s, HIGHEST_HZ) if period_s is not None else 1.0
+        self._ahead_ns = round(1.25 / self.default_hz * _NS)  # an update within this is waited for
+        self._wait_ns = round(min(LONGEST_WAIT_S, 1 / self.default_hz) * _NS)
+        question = reader.freshness.ask_updated if reader.freshness is not None else ""
+        # The least times that a question and its answer are on their way: the meter looks in between.
+        self._to_meter_ns = round(dialog.port.seconds(len(question) + 1) * _NS)
+        self._from_meter_ns = round(dialog.port.seconds(2) * _NS)
+        self._quiet_ns = clock_ns()  # there was no update yet at this instant
+        self._updated_ns: int | None = None  # the last update
+        self._missed_answer = False  # and with it, maybe, the word of an update
+        self._remarks: list[str] = []
+        self._energy: tuple[int, int] | None = None  # instant and raw value
+        self._last: list[Value] = []
+
+    def read(self) -> Sequence[Row]:
+        """The row of a new update, or none; of a meter that does not tell, a row each time.
+
+        Raises:
+            ReadFailed, DeviceLost: see there.
+        """
+        try:
+            rows = self._stream_rows() if self._is_stream else self._asked_rows()
+        except LinkLost as error:
+            raise DeviceLost(f"the line to the meter is gone ({error})") from error
+        except (NoReply, BadReply) as error:
+            if self._dialog.failures >= MOST_FAILURES or (self._is_stream and isinstance(error, NoReply)):
+                raise DeviceLost(f"it does not answer any more ({error})") from error
+            self._missed_answer = True
+            raise ReadFailed(_kind(error)) from error
+        return rows
+
+    def remarks(self) -> Sequence[str]:
+        """See `Group.remarks`."""
+        remarks, self._remarks = self._remarks, []
+        return remarks
+
+    # When
+
+    def _asked_rows(self) -> list[Row]:
+        asked_ns = self._clock_ns()
+        if not self._tells_updates:
+            values, _ = self._reader.read()
+            answered_ns = self._clock_ns()
+            return [self._row(asked_ns, answered_ns, values)]
+        until_ns = asked_ns + self._wait_ns
+        while not (updated := self._reader.has_update()) and not self._missed_answer:
+            self._quiet_ns = asked_ns + self._to_meter_ns
+            asked_ns = self._clock_ns()
+            if asked_ns > until_ns or not self._is_due(asked_ns):
+                return []
+        answered_ns = self._clock_ns()
+        values, again = self._reader.read()
+        after_ns = self._clock_ns() - self._from_meter_ns
+        self._missed_answer = False
+        if not updated and values == self._last:
+            return []
+        begin_ns, end_ns = self._quiet_ns, answered_ns - self._from_meter_ns
+        if again:
+            begin_ns, end_ns = asked_ns + self._to_meter_ns, after_ns
+        if self._period_ns is not None:  # of several updates it shows the last
+            begin_ns = max(begin_ns, end_ns - self._period_ns)
+        self._quiet_ns = answered_ns  # the end of the reading says that there was none since
+        self._updated_ns = (begin_ns + end_ns) // 2
+        return [self._row(begin_ns, end_ns, values)]
+
+    def _is_due(self, now_ns: int) -> bool:
+        """Whether the next update is expected before the next reading."""
+        if self._period_ns is None:
+            return False
+        return self._updated_ns is None or now_ns + self._ahead_ns > self._updated_ns + self._period_ns
+
+    def _stream_rows(self) -> list[Row]:
+        rows: list[Row] = []
+        until_ns = self._clock_ns() + self._wait_ns
+        while True:
+            asked_ns = self._clock_ns()
+            try:
+                values = self._reader.understand(self._dialog.next_line(_SLICE_S))
+            except NoReply:
+                self._quiet_ns = asked_ns
+                if rows or asked_ns > until_ns or not self._is_due(asked_ns):
+                    break
+                continue
+            except BadReply as error:
+                if not rows:
+                    raise
+                self._remarks.append(_kind(error))
+                break
+            end_ns = self._clock_ns()
+            begin_ns = self._quiet_ns if self._period_ns is None else max(self._quiet_ns, end_ns - self._period_ns)
+            rows.append(self._row(begin_ns, end_ns, values))
+            self._updated_ns, self._quiet_ns = rows[-1].t_ns, end_ns
+        silent_ns = self._clock_ns() - (self._updated_ns or self._quiet_ns)
+        if not rows and self._period_ns is not None and silent_ns > 3 * self._period_ns + 2 * _NS:
+            raise NoReply("the meter sends nothing any more")
+        return rows
+
+    # What
+
+    def _row(self, begin_ns: int, end_ns: int, values: list[Value]) -> Row:
+        t_ns = (begin_ns + end_ns) // 2
+        out: list[float | int] = []
+        statuses = bytearray()
+        for place in self._described.places:
+            value = values[place]
+            out.append(value.value)
+            statuses.append(value.status)
+        repeated = not self._tells_updates and not self._is_stream and values == self._last
+        self._last = values
+        if self._described.has_sum:
+            powers = [values[place] for place in self._described.power_places]
+            out.append(math.fsum(value.value for value in powers))
+            statuses.append(max(value.status for value in powers))
+        if self._described.has_uncertainty:
+            uncertainty = self._uncertainty(values)
+            out.append(uncertainty if uncertainty is not None else math.nan)
+            statuses.append(Status.NEW if uncertainty is not None else Status.MISSING)
+        for place in self._described.energy_places:
+            raw, status = self._counted(values[place], t_ns)
+            out.append(raw)
+            statuses.append(status)
+        self._remark_on(values)
+        if repeated:  # the same to the last digit: the meter still shows its last update
+            statuses = bytearray(Status.STALE if status == Status.NEW else status for status in statuses)
+        return Row(t_ns, end_ns - begin_ns, out, bytes(statuses) if any(statuses) else None)
+
+    def _uncertainty(self, values: Sequence[Value]) -> float | None:
+        """By the meter's specification, in percent of the power of all elements."""
+        specification, range_watts = self._reader.description.specification, self._reader.range_watts
+        if specification is None or range_watts is None:
+            return None
+        elements = []
+        for watts, apparent, factor in self._described.power_triples(values):
+            if watts.status or factor.status or any(each.status for each in apparent):
+                return None
+            elements.append((watts.value, math.prod(each.value for each in apparent), factor.value))
+        found = live_share(specification, range_watts, elements)
+        if found is None:
+            return None
+        if found > LIMIT:
+            self._remarks.append(
+                f"the uncertainty by the meter's specification is above {LIMIT:.0%}, the most that MLPerf accepts: "
+                "take lower ranges"
+            )
+        return 100 * found
+
+    def _counted(self, value: Value, t_ns: int) -> tuple[int, Status]:
+        """The integrator's value in whole µWh."""
+        if value.status:
+            return 0, value.status
+        number = Decimal(value.text)
+        exponent = number.as_tuple().exponent
+        raw = int(number * MICRO)
+        before, self._energy = self._energy, (t_ns, raw)
+        if number and isinstance(exponent, int) and Decimal(1).scaleb(exponent) > ENERGY_STEP_WH:
+            self._remarks.append(
+                f"the integrator's last digit is worth more than {ENERGY_STEP_WH} Wh by now: it is no longer used"
+            )
+            return 0, Status.INVALID
+        if before is not None and self._described.most_watts is not None:
+            most = self._described.most_watts * (t_ns - before[0]) / _NS / 3600 * MICRO + 2 * int(
+                ENERGY_STEP_WH * MICRO
+            )
+            if abs(raw - before[1]) > most:
+                return 0, Status.INVALID
+        return raw, Status.NEW
+
+    def _remark_on(self, values: Sequence[Value]) -> None:
+        statuses = {value.status for value in values}
+        if Status.OVER_RANGE in statuses:
+            self._remarks.append(
+                "the load is above the meter's range: these readings are not used; take a higher range"
+            )
+        if self._reader.backwards:
+            self._remarks.append(
+                "power is negative: these readings are not used; the current terminals may be reversed"
+            )
+        if self._reader.misread:
+            self._remarks.append(
+                "power, voltage, current and power factor of a reading do not belong together: it came wrongly over "
+                "the line and is not used"
+            )
+        least_watts = self._described.least_factor_watts
+        for watts, _, factor in self._described.power_triples(values):
+            if watts.status or factor.status or least_watts is None or watts.value <= least_watts:
+                continue
+            if abs(factor.value) < self._least_factor:
+                self._remarks.append(
+                    f"the power factor is below {self._least_factor:g}, down to which U holds: set the least that the "
+                    "load has, as power_factor=…"
+                )
+
+
+def _kind(error: Exception) -> str:
+    """The same words for the same mistake, so that the event log counts it."""
+    if isinstance(error, NoReply):
+        return "the meter did not answer in time"
+    return "what came over the line is not what was asked for"

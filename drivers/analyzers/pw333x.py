@@ -1,0 +1,102 @@
+"""Driver `pw333x`: Hioki PW3335, PW3336 and PW3337. See docs/devices/hioki-pw333x.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from drivers.analyzers.description import Description, Integrator, Item, ItemQuantity, Ranges
+from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.uncertainty import Specification
+from drivers.contract import Unavailable
+
+_PERIOD_S = 0.2  # of its display, and of what it answers
+_LETTERS: dict[ItemQuantity, str] = {"volts": "U", "amperes": "I", "watts": "P", "power_factor": "PF"}
+_ELEMENTS = {"PW3335": 1, "PW3336": 2, "PW3337": 3}
+
+
+class Pw333xDriver(AnalyzerDriver):
+    """Answers carry their names: `U1 +230.12E+0;I1 …`."""
+
+    name: ClassVar[str] = "pw333x"
+    own_settings: ClassVar[tuple[str, ...]] = ("elements",)
+
+    @classmethod
+    def draft(cls, settings: Mapping[str, str]) -> Description:
+        return Description(
+            title="Hioki PW333x",
+            identity=r"HIOKI,.*333[567]",
+            tcp_port=3300,
+            terminator="\r\n",
+            begin=(":HEAD ON", ":TRAN:SEP 0"),
+            read=":MEAS? U,I,P,PF",
+            separator=";",
+            number=r"[+-]\d+\.\d+E[+-]\d",
+            missing=r"[+-]7+\.7+E\+9|[+-]8+\.8+E\+9",
+            over=r"[+-]9+\.9+E\+9",
+            items=_items((0,), settings),
+            period_s=_PERIOD_S,
+            ranges=Ranges(
+                volts=(6.0, 15.0, 30.0, 60.0, 150.0, 300.0, 600.0, 1000.0),
+                amperes=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0),
+                ask_volts=":VOLT:RANG?",
+                set_volts=":VOLT:RANG {value}",
+                ask_amperes=":CURR:RANG?",
+                set_amperes=":CURR:RANG {value}",
+                ask_auto_volts=":VOLT:AUTO?",
+                set_auto_volts=":VOLT:AUTO {value}",
+                ask_auto_amperes=":CURR:AUTO?",
+                set_auto_amperes=":CURR:AUTO {value}",
+            ),
+            integrator=Integrator(
+                reset=(":INTEG:STAT RESET",), start=(":INTEG:STAT START",), stop=(":INTEG:STAT STOP",)
+            ),
+            specification=Specification(
+                reading=0.001, range=0.0005, phase=0.001, source="Hioki PW3336, 45–66 Hz, below half of the range"
+            ),
+        )
+
+    @classmethod
+    def describe(cls, identity: str, draft: Description, settings: Mapping[str, str]) -> Description:
+        """Elements and ranges as the model has them."""
+        model = next(model for model in _ELEMENTS if model[2:] in identity)
+        have = tuple(range(1, _ELEMENTS[model] + 1))
+        elements = _chosen(cls.name, settings, have) if len(have) > 1 else (0,)
+        names = [f"{letter}{element or ''}" for element in elements for letter in _LETTERS.values()]
+        if settings.get("integrate", "").lower() == "on":
+            names += [f"WP{element or ''}" for element in elements]
+        described = replace(
+            draft,
+            title=f"Hioki {model}",
+            items=_items(elements, settings),
+            read=f":MEAS? {','.join(names)}",
+            sums=len(elements) > 1,
+        )
+        if len(have) > 1 and draft.ranges is not None:
+            volts, amperes = (
+                (15.0, 30.0, 60.0, 150.0, 300.0, 600.0, 1000.0),
+                (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0),
+            )
+            ranges = Ranges(volts=volts, amperes=amperes)  # each element has its own: they are set by hand
+            return replace(described, ranges=ranges)
+        return described
+
+
+def _items(elements: tuple[int, ...], settings: Mapping[str, str]) -> tuple[Item, ...]:
+    items = [
+        Item(quantity=quantity, element=element, header=f"{letter}{element or ''}")
+        for element in elements
+        for quantity, letter in _LETTERS.items()
+    ]
+    if settings.get("integrate", "").lower() == "on":
+        items += [Item(quantity="watt_hours", element=e, header=f"WP{e or ''}") for e in elements]
+    return tuple(items)
+
+
+def _chosen(name: str, settings: Mapping[str, str], have: tuple[int, ...]) -> tuple[int, ...]:
+    found = settings.get("elements", ",".join(map(str, have))).split(",")
+    if len(set(found)) < len(found) or not all(part in map(str, have) for part in found):
+        raise Unavailable(f"{name}.elements is {','.join(found)!r}", f"give some of {','.join(map(str, have))}")
+    return tuple(map(int, found))

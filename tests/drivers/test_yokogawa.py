@@ -1,0 +1,278 @@
+"""Yokogawa meters, simulated behind a real pty: found, set, read, put back, and lost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from analyzer_helpers import opened, read_until, refused, statuses, values
+from meter_core import MeterCore
+from meter_wire import Faults, PtyMeter
+from metered_load import SquareLoad
+from yokogawa_meter import Wt210, Wt300, YokogawaMeter
+
+from drivers.contract import DeviceLost, ReadFailed, Status
+
+STEADY = SquareLoad(0.0, 600.0)
+
+Plug = Callable[..., PtyMeter]
+
+
+@pytest.fixture
+def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
+    """Plugs simulated meters in; their state is kept under the test's own directory."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    lines: list[PtyMeter] = []
+
+    def plug_in(meter: YokogawaMeter, faults: Faults | None = None, **line: int) -> PtyMeter:
+        lines.append(PtyMeter(meter, tmp_path / f"tty{len(lines)}", faults, **line))
+        return lines[-1]
+
+    yield plug_in
+    for line in lines:
+        line.close()
+
+
+def core(*loads: SquareLoad, **state: float) -> MeterCore:
+    return MeterCore(time.monotonic, loads or (STEADY,), **{"period_s": 0.25, **state})  # type: ignore[arg-type]
+
+
+def test_wt310e_is_found_read_and_put_back(plug: Plug) -> None:
+    meter = Wt300(core(amperes_range=20.0, volts_range=600.0))
+    before = dict(meter.set)
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path), volts="230", amps="3.2", crest_factor="3", line_filter="on")
+    (group,) = found.driver.groups
+    assert [c.name for c in group.channels] == [
+        "wt310e/wall/voltage",
+        "wt310e/wall/current",
+        "wt310e/wall/power",
+        "wt310e/wall/power_factor",
+        "wt310e/wall/uncertainty",
+    ]
+    power = group.channels[2]
+    assert (power.scope, power.update_period_s, power.window_s, power.stamped) == ("wall", 0.25, 0.25, True)
+    # 230 V fit the range of 300 V, 3.2 A that of 5 A; 0.05 % of 1500 W; 0.3 % for the line filter, 0.2 % · tan φ at 0.9
+    assert power.accuracy is not None
+    assert power.accuracy.absolute == pytest.approx(0.75)
+    assert power.accuracy.reading_fraction == pytest.approx(0.004 + 0.002 * math.sqrt(1 - 0.81) / 0.9)
+    assert power.description.startswith("YOKOGAWA,WT310E,C2WA21018V,F1.04; rate 0.25; crest factor 3; mode rms")
+    assert "line filter on" in power.description and "voltage range 300 V; current range 5 A" in power.description
+    assert (meter.core.volts_range, meter.core.amperes_range, meter.set[":INP:FILT:LINE"]) == (300.0, 5.0, "1")
+    rows = read_until(group, lambda rows: len(rows) >= 5)
+    assert [values(group, row)["power"] for row in rows] == [600.0] * 5
+    assert all(a.t_ns < b.t_ns for a, b in pairwise(rows))
+    shown = values(group, rows[-1])
+    assert (shown["voltage"], shown["power_factor"]) == (230.0, 0.95)
+    # PTDaemon's formula and the line filter: 0.004 + 0.0005 · 1500 / (230 · 2.746) + 0.002 · tan φ(0.95)
+    assert shown["uncertainty"] == pytest.approx(100 * (0.004 + 0.75 / (230 * 2.746) + 0.002 * 0.32868), rel=1e-3)
+    found.driver.close()
+    line.close()
+    assert meter.set == before and not meter.errors
+    assert (meter.core.volts_range, meter.core.amperes_range) == (600.0, 20.0)
+    assert line.heard[-1] == ":COMM:REM OFF"
+
+
+def test_wt210_is_read_in_its_own_words(plug: Plug) -> None:
+    meter = Wt210(core())
+    before = dict(meter.set)
+    line = plug(meter)
+    found = opened("wt210", port=str(line.path), power_factor="0.95")
+    (group,) = found.driver.groups
+    assert group.channels[2].accuracy is not None
+    # 0.15 % + 0.2 % · tan φ(0.95) of reading and 0.1 % of 1500 W
+    assert group.channels[2].accuracy.reading_fraction == pytest.approx(0.0015 + 0.002 * 0.32868, rel=1e-4)
+    assert group.channels[2].accuracy.absolute == pytest.approx(1.5)
+    shown = values(group, read_until(group, bool)[0])
+    assert (shown["voltage"], shown["power"], shown["power_factor"]) == (230.0, 600.0, 0.95)
+    assert shown["uncertainty"] == pytest.approx(100 * (0.0015 + 1.5 / 600 + 0.002 * 0.32868), rel=1e-4)
+    found.driver.close()
+    line.close()
+    assert meter.set == before and not meter.errors
+
+
+def test_wt330e_reads_all_elements_and_their_sum(plug: Plug) -> None:
+    loads = [SquareLoad(0.0, watts) for watts in (287.1, 219.8, 93.1)]
+    line = plug(Wt300(core(*loads, amperes_range=2.0)))
+    found = opened("wt330e:rack1", port=str(line.path))
+    (group,) = found.driver.groups
+    names = [c.name for c in group.channels if c.quantity in ("power", "uncertainty")]
+    assert names == [
+        *(f"wt330e:rack1/rack1-{k}/power" for k in (1, 2, 3)),
+        *(f"wt330e:rack1/rack1/{w}" for w in ("power", "uncertainty")),
+    ]
+    powers = [c for c in group.channels if c.quantity == "power"]
+    assert [(c.scope, c.parent) for c in powers] == [("rail", "rack1")] * 3 + [("wall", None)]
+    assert powers[-1].accuracy is not None and powers[-1].accuracy.absolute == pytest.approx(3 * 0.0005 * 600)
+    (row,) = read_until(group, bool)[:1]
+    by_name = dict(zip([c.name for c in group.channels], row.values, strict=True))
+    assert by_name["wt330e:rack1/rack1/power"] == pytest.approx(600.0)
+    apparent = 600.0 / 0.95
+    expected = 0.001 + 0.0005 * 3 * 600 / apparent + 0.002 * 0.32868
+    assert by_name["wt330e:rack1/rack1/uncertainty"] == pytest.approx(100 * expected, rel=1e-3)
+    found.driver.close()
+
+
+def test_the_meters_integrator_counts(plug: Plug) -> None:
+    meter = Wt300(core())
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path), integrate="on")
+    (group,) = found.driver.groups
+    energy = group.channels[-1]
+    assert (energy.name, energy.kind, energy.unit) == ("wt310e/wall/energy", "counter", "J")
+    rows = read_until(group, lambda rows: len(rows) >= 5)
+    joules = [row.values[-1] * energy.scale for row in rows]
+    updates = [(b - a) / (600 * 0.25) for a, b in pairwise(joules[1:])]
+    assert updates == pytest.approx([max(round(each), 1) for each in updates], abs=0.003)  # six digits of 0.1 … 1 Wh
+    found.driver.close()
+    assert not meter.core.holds_integral  # stopped and reset, as it was found
+
+
+def test_a_foreign_integration_is_left_alone(plug: Plug) -> None:
+    meter = Wt300(core())
+    meter.core.start_integration()
+    line = plug(meter)
+    told = refused("wt310e", port=str(line.path), volts="230")
+    assert told.reason.startswith("an integration is under way on the meter") and "stop it and reset it" in told.fix
+    found = opened("wt310e", port=str(line.path))
+    assert [note.fix for note in found.driver.notes] == ["it is left alone"]
+    found.driver.close()
+    assert meter.core.integrating
+
+
+def test_clipping_is_said_and_warned_of(plug: Plug) -> None:
+    meter = Wt300(core(SquareLoad(0.0, 600.0), amperes_range=2.0))  # 2.75 A, more than 130 % of the range
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path))
+    (group,) = found.driver.groups
+    row = read_until(group, bool)[0]
+    assert statuses(group, row)["power"] == Status.OVER_RANGE
+    assert statuses(group, row)["uncertainty"] == Status.MISSING
+    assert any("above the meter's range" in remark for remark in group.remarks())
+    meter.core.amperes_range = 5.0
+    row = read_until(group, lambda rows: len(rows) >= 2)[-1]
+    assert statuses(group, row)["power"] == Status.NEW
+    found.driver.close()
+
+
+def test_automatic_ranges_are_told_and_cost_accuracy(plug: Plug) -> None:
+    meter = Wt300(core(auto_amperes=True, amperes_range=0.5))
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path))
+    (note,) = found.driver.notes
+    assert note.reason.startswith("a range is automatic, or not known")
+    (group,) = found.driver.groups
+    assert group.channels[2].accuracy is not None
+    assert group.channels[2].accuracy.absolute == pytest.approx(0.0005 * 600 * 20)
+    rows = read_until(group, lambda rows: bool(rows) and statuses(group, rows[-1])["power"] == Status.NEW)
+    assert statuses(group, rows[0])["power"] == Status.OVER_RANGE  # it had not ranged up yet
+    found.driver.close()
+
+
+def test_a_probe_finds_the_lowest_range_that_does_not_clip(plug: Plug) -> None:
+    # at most 1.83 A: 1.1 times that are 2.01 A, so 5 A
+    meter = Wt300(core(SquareLoad(200.0, 400.0, 0.5), amperes_range=20.0, volts_range=600.0))
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path), probe_s="1")
+    assert (meter.core.volts_range, meter.core.amperes_range) == (300.0, 5.0)
+    assert not (meter.core.auto_volts or meter.core.auto_amperes)
+    found.driver.close()
+    assert (meter.core.volts_range, meter.core.amperes_range) == (600.0, 20.0)
+
+
+def test_more_than_one_percent_is_warned_of(plug: Plug) -> None:
+    line = plug(Wt300(core(SquareLoad(0.0, 50.0), amperes_range=5.0)))  # 0.75 W of 50 W
+    found = opened("wt310e", port=str(line.path))
+    (group,) = found.driver.groups
+    read_until(group, bool)
+    assert any("above 1%" in remark and "lower ranges" in remark for remark in group.remarks())
+    found.driver.close()
+
+
+def test_a_low_power_factor_is_warned_of(plug: Plug) -> None:
+    line = plug(Wt300(core(SquareLoad(0.0, 600.0, power_factor=0.8))))
+    found = opened("wt310e", port=str(line.path))
+    (group,) = found.driver.groups
+    read_until(group, bool)
+    assert any("power factor is below 0.9" in remark for remark in group.remarks())
+    found.driver.close()
+
+
+def test_an_unplugged_meter_is_lost_and_comes_back_as_it_was_set(plug: Plug) -> None:
+    meter = Wt300(core(amperes_range=20.0))
+    line = plug(meter)
+    settings = {"port": str(line.path), "amps": "4"}
+    found = opened("wt310e", **settings)
+    line.unplug()
+    with pytest.raises(DeviceLost):
+        read_until(found.driver.groups[0], lambda rows: False)
+    found.driver.close()  # cannot reach it
+    told = refused("wt310e", **settings)
+    assert told.reason == f"there is no {line.path}"
+    line.plug_in()
+    assert meter.core.amperes_range == 5.0
+    found = opened("wt310e", **settings)
+    assert read_until(found.driver.groups[0], bool)
+    found.driver.close()
+    line.close()
+    assert meter.core.amperes_range == 20.0  # as before the first time
+
+
+def test_a_meter_that_falls_silent_is_given_up_after_three_readings(plug: Plug) -> None:
+    line = plug(Wt300(core()))
+    found = opened("wt310e", port=str(line.path), timeout_s="0.2")
+    (group,) = found.driver.groups
+    line.faults.mute = True
+    failures: list[Exception] = []
+    read_until(group, lambda rows: False, failures)
+    assert [type(error) for error in failures] == [ReadFailed, ReadFailed, DeviceLost]
+    assert str(failures[0]) == "the meter did not answer in time"
+    found.driver.close()
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(terminator=b"\r\n"),
+        Faults(terminator=b"\r"),
+        Faults(echo=True),
+        Faults(latency_s=0.05),
+        Faults(fragments=True),
+    ],
+    ids=["CR+LF", "CR", "echo", "slow", "fragments"],
+)
+def test_odd_lines_are_understood(plug: Plug, faults: Faults) -> None:
+    line = plug(Wt300(core()), faults)
+    found = opened("wt310e", port=str(line.path))
+    (group,) = found.driver.groups
+    rows = read_until(group, lambda rows: len(rows) >= 3)
+    assert [values(group, row)["power"] for row in rows] == [600.0] * 3
+    found.driver.close()
+
+
+def test_a_noisy_line_loses_readings_and_never_gives_a_wrong_one(plug: Plug) -> None:
+    faults = Faults(seed=5)
+    line = plug(Wt300(core(period_s=0.1)), faults)
+    found = opened("wt310e", port=str(line.path), timeout_s="0.2")
+    (group,) = found.driver.groups
+    faults.garbage, faults.mutation, faults.truncation, faults.doubled = 0.02, 0.02, 0.005, 0.02
+    failures: list[Exception] = []
+    rows = read_until(group, lambda rows: len(rows) >= 20, failures)
+    shown = [values(group, row)["power"] for row in rows if statuses(group, row)["power"] == Status.NEW]
+    assert len(shown) >= 10 and faults.spoiled > 5
+    assert shown == pytest.approx([600.0] * len(shown), rel=0.012)
+    found.driver.close()
+
+
+def test_crest_factor_6_has_half_the_ranges_and_twice_their_share(plug: Plug) -> None:
+    meter = Wt300(core(volts_range=600.0, amperes_range=20.0))
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path), crest_factor="6", volts="140", amps="4.5")
+    assert (meter.core.volts_range, meter.core.amperes_range) == (150.0, 5.0)
+    accuracy = found.driver.groups[0].channels[2].accuracy
+    assert accuracy is not None and accuracy.absolute == pytest.approx(0.001 * 150 * 5)
+    found.driver.close()
