@@ -25,12 +25,15 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "rapl": "drivers.rapl.driver:RaplDriver",
         "hwmon": "drivers.hwmon.driver:HwmonDriver",
         "host": "drivers.host:HostDriver",
+        "ipmi": "drivers.ipmi.driver:IpmiDriver",
+        "redfish": "drivers.redfish.driver:RedfishDriver",
+        "snmp": "drivers.snmp.driver:SnmpDriver",
         "replay": "drivers.replay.driver:ReplayDriver",
         "estimate": "drivers.estimate:EstimateDriver",
     }
 )
 # Drivers that open nothing by themselves, by the setting that says where their device is.
-ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path"})
+ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path", "redfish": "hosts", "snmp": "hosts"})
 
 
 @dataclass(frozen=True)
