@@ -70,7 +70,9 @@ def read_credentials(
     if source.startswith(ENVIRONMENT):
         prefix = source.removeprefix(ENVIRONMENT)
         variables = os.environ if environment is None else environment
-        found = {name: variables[f"{prefix}_{name.upper()}"] for name in known if f"{prefix}_{name.upper()}" in variables}
+        found = {
+            name: variables[f"{prefix}_{name.upper()}"] for name in known if f"{prefix}_{name.upper()}" in variables
+        }
         return Credentials(source, found)
     return Credentials(source, _read_file(Path(source), known))
 
@@ -81,11 +83,13 @@ def _read_file(path: Path, known: Sequence[str]) -> dict[str, str]:
             mode = os.fstat(file.fileno()).st_mode
             raw = file.read(_MOST_BYTES)
     except OSError as error:
-        raise Unavailable(f"the credentials in {path} cannot be read: {error.strerror}", "name a file that is there") from None
+        raise Unavailable(
+            f"the credentials in {path} cannot be read: {error.strerror}", "name a file that is there"
+        ) from None
     if stat.S_IMODE(mode) & 0o077:
         raise Unavailable(f"others may read the credentials in {path}", f"chmod 600 {path}; then change the passwords")
     try:
-        values = tomllib.loads(raw.decode())
+        values: dict[str, str] = tomllib.loads(raw.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError):  # whose text may quote what it found
         raise Unavailable(f"{path} is no TOML file", f'write lines such as: {known[0]} = "…"') from None
     for name, value in values.items():

@@ -62,9 +62,7 @@ class Poller:
         self._thread.start()
 
     @classmethod
-    def start(
-        cls, name: str, opening: Sequence[Opening]
-    ) -> tuple[Poller, list[PolledGroup], list[Unavailable]]:
+    def start(cls, name: str, opening: Sequence[Opening]) -> tuple[Poller, list[PolledGroup], list[Unavailable]]:
         """Open many devices at once and poll them from now on, whenever they are read.
 
         Those that fail are left out, and told.
@@ -139,9 +137,7 @@ class PolledGroup(Group):
     default_hz = 1.0
     max_hz = 2.0  # no BMC or PDU is known to have new values faster
 
-    def __init__(
-        self, name: str, channels: Sequence[Channel], source: Source, clock_ns: Callable[[], int]
-    ) -> None:
+    def __init__(self, name: str, channels: Sequence[Channel], source: Source, clock_ns: Callable[[], int]) -> None:
         """The source is connected."""
         self.name = name
         self.channels = tuple(channels)
@@ -161,7 +157,7 @@ class PolledGroup(Group):
         self.delay_s = delay_s
 
     def read(self) -> Sequence[Row]:
-        """What came since the reading before, and ask for more; the first reading only asks.
+        """What came since the reading before, and ask for more.
 
         Raises:
             ReadFailed: the poll before failed.
@@ -238,7 +234,9 @@ async def _connect_all(opening: Sequence[Opening], within_s: float) -> tuple[lis
 
     async def one(open_one: Callable[[], Coroutine[Any, Any, PolledGroup]]) -> PolledGroup:
         async with turns:
-            return await open_one()
+            group = await open_one()
+            await group.poll()  # so that the first reading has a row to give
+            return group
 
     tasks = [asyncio.ensure_future(one(open_one)) for _, open_one in opening]
     _, late = await asyncio.wait(tasks, timeout=within_s)

@@ -9,8 +9,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from drivers.contract import Unavailable
-from drivers.polling import LinkLost, ReadFailed
+from drivers.contract import ReadFailed, Unavailable
+from drivers.polling import LinkLost
 
 _MOST_BYTES = 272  # IPMI_MAX_MSG_LENGTH
 _SYSTEM_INTERFACE, _BMC_CHANNEL = 0x0C, 0x0F
@@ -121,12 +121,17 @@ class InBandLink:
 
     async def _readable(self, within_s: float) -> None:
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
-        loop.add_reader(self._descriptor, lambda: ready.done() or ready.set_result(None))
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._descriptor, _settle, ready)
         try:
             await asyncio.wait_for(ready, within_s)
         finally:
             loop.remove_reader(self._descriptor)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def send(descriptor: int, netfn: int, command: int, data: bytes, number: int) -> None:

@@ -61,7 +61,10 @@ class LanLink:
             if status in _NO_SUITE:
                 status = await self._open(suite)
         if status in _NO_SUITE:
-            reason, fix = "it offers neither cipher suite 17 nor 3", "allow one of them: ipmitool lan set 1 cipher_privs"
+            reason, fix = (
+                "it offers neither cipher suite 17 nor 3",
+                "allow one of them: ipmitool lan set 1 cipher_privs",
+            )
         elif status:
             reason, fix = _STATUS.get(status, (f"RMCP+ status 0x{status:02x}", "see its log"))
         else:
@@ -166,5 +169,7 @@ class LanLink:
 def _bounded(credentials: Credentials, name: str, most: int) -> bytes:
     secret = credentials.need(name).encode()
     if len(secret) > most:
-        raise Unavailable(f"{name} in {credentials.place} is longer than IPMI's {most} bytes", "give the BMC's user another")
+        raise Unavailable(
+            f"{name} in {credentials.place} is longer than IPMI's {most} bytes", "give the BMC's user another"
+        )
     return secret

@@ -99,7 +99,12 @@ class Handshake:
         return bytes((self.role, len(self.user))) + self.user
 
     def rakp1(self, tag: int) -> bytes:
-        return struct.pack("<BxxxI", tag, self.bmc) + self.random + struct.pack("<BxxB", self.role, len(self.user)) + self.user
+        return (
+            struct.pack("<BxxxI", tag, self.bmc)
+            + self.random
+            + struct.pack("<BxxB", self.role, len(self.user))
+            + self.user
+        )
 
     def take_rakp2(self, payload: bytes, tag: int) -> int:
         """The status; 0: the BMC knows the user, and its password is ours.

@@ -1,4 +1,4 @@
-"""Questions and answers over UDP: one socket serves all BMCs of a driver, and each question waits for its own answer."""
+"""Questions and answers over UDP: one socket serves all BMCs, and each question waits for its own answer."""
 
 from __future__ import annotations
 

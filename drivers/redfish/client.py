@@ -32,16 +32,17 @@ class NotThere(ReadFailed):
 
 
 class Client:
-    """Asks one BMC. Certificates are always checked: against the CAs of the system, or those in the setting `ca`."""
+    """Asks one BMC. Its certificate is always checked."""
 
-    def __init__(self, host: Host, credentials: Credentials) -> None:
+    def __init__(self, host: Host, credentials: Credentials, tls: ssl.SSLContext) -> None:
         self._host = host
         self._user = credentials.need("user")
         self._password = credentials.need("password")
         self._base = f"https://{f'[{host.address}]' if ':' in host.address else host.address}:{host.port}"
-        self._tls = _tls(host)
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
         self._headers: dict[str, str] = {}
+        self._sessions = _SESSIONS
         self._login: str | None = None  # of our session, to end it
 
     async def connect(self) -> Root:
@@ -58,7 +59,9 @@ class Client:
         )
         try:
             root = parse(await self.get(ROOT), Root)
-            await self._log_in(root)
+            if root.links is not None and root.links.sessions is not None:
+                self._sessions = root.links.sessions.uri
+            await self.log_in()
         except (ReadFailed, NotAsDescribed) as error:
             await self.close()
             raise Unavailable(str(error), self.fix(error)) from None
@@ -98,15 +101,22 @@ class Client:
         if session is not None:
             await session.close()
 
-    async def _log_in(self, root: Root) -> None:
-        sessions = root.links.sessions.uri if root.links is not None and root.links.sessions is not None else _SESSIONS
+    async def log_in(self) -> None:
+        """Open a session, or where the BMC has none, send the password with each request.
+
+        Raises:
+            Denied, LinkLost, ReadFailed: what went wrong.
+        """
+        self._headers = {}
         body = {"UserName": self._user, "Password": self._password}
-        status, headers, _ = await self._send("POST", sessions, body)
+        status, headers, _ = await self._send("POST", self._sessions, body)
         token = headers.get("X-Auth-Token")
         if status in (200, 201) and token:
             self._headers = {"X-Auth-Token": token}
             location = headers.get("Location", "")
-            self._login = location.removeprefix(self._base) if location.removeprefix(self._base).startswith("/") else None
+            self._login = (
+                location.removeprefix(self._base) if location.removeprefix(self._base).startswith("/") else None
+            )
         elif status in _NO_SESSIONS or status // 100 == 2:
             self._headers = {"Authorization": aiohttp.BasicAuth(self._user, self._password).encode()}
         elif status in (400, 401, 403):
@@ -142,12 +152,16 @@ class Client:
             raise LinkLost(f"the connection with {where} failed: {type(error).__name__}") from None
 
 
-def _tls(host: Host) -> ssl.SSLContext:
-    ca = host.settings.get("ca")
+def trust(ca: str | None) -> ssl.SSLContext:
+    """What checks certificates: against the CAs in this file, else against those of the system.
+
+    Raises:
+        Unavailable: the file cannot be used.
+    """
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:  # ssl.SSLError among them
-        reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it holds no certificate"
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise Unavailable(f"the CA file {ca} cannot be used: {reason}", "name a file in PEM format") from None
 
 

@@ -66,8 +66,13 @@ class RedfishSource:
         assert self.found is not None
         begin_ns = self._clock_ns()
         try:
-            raw = await self._client.get(self.found.path)
-        except Denied as error:  # the session has ended
+            try:
+                raw = await self._client.get(self.found.path)
+            except Denied:  # the session has ended
+                await self._client.log_in()
+                begin_ns = self._clock_ns()
+                raw = await self._client.get(self.found.path)
+        except Denied as error:
             raise LinkLost(str(error)) from None
         end_ns = self._clock_ns()
         try:
@@ -102,14 +107,16 @@ class RedfishDriver(Driver):
         """
         hosts = read_hosts(cls.name, options, _SETTINGS, PORT)
         try:
-            from drivers.redfish.client import SECRETS, Client
+            from drivers.redfish.client import SECRETS, Client, trust
         except ImportError as error:
             fix = "pip install 'ml-power-agent[bmc]'"
             raise Unavailable(f"the Python package {error.name} is not installed", fix) from None
         opening: list[Opening] = []
+        trusted = {ca: trust(ca) for ca in {host.settings.get("ca") for host in hosts}}
         for host in hosts:
             credentials = read_credentials(cls.name, host.settings.get("credentials"), SECRETS)
-            opening.append((host.name, partial(_open, host, Client(host, credentials), options)))
+            client = Client(host, credentials, trusted[host.settings.get("ca")])
+            opening.append((host.name, partial(_open, host, client, options)))
         return cls(*Poller.start(cls.name, opening))
 
     def close(self) -> None:

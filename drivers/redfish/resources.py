@@ -23,14 +23,18 @@ T = TypeVar("T")
 _HIGHEST_WATTS = 1e6  # of one machine or enclosure
 _HIGHEST_KWH = 1e12
 _NOT_WORKING = frozenset(("Absent", "Disabled", "UnavailableOffline", "StandbyOffline", "Starting"))
-_DURATION = re.compile(r"P(?:([0-9]{1,6})D)?(?:T(?:([0-9]{1,6})H)?(?:([0-9]{1,6})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?")
+_DURATION = re.compile(
+    r"P(?:([0-9]{1,6})D)?(?:T(?:([0-9]{1,6})H)?(?:([0-9]{1,6})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?"
+)
 _PARTS = frozenset(
-    ("CPU", "CPUSubsystem", "Memory", "MemorySubsystem", "GPU", "GPUSubsystem", "Accelerator", "FPGA", "ASIC", "Fan")
-    + ("NetworkingDevice", "StorageDevice", "StorageSubsystem", "Switch", "ComputeBay", "StorageBay", "Board")
+    "CPU CPUSubsystem Memory MemorySubsystem GPU GPUSubsystem Accelerator FPGA ASIC Fan NetworkingDevice StorageDevice "
+    "StorageSubsystem Switch ComputeBay StorageBay Board".split()
 )
 _WHOLE = ("Chassis", "SystemBoard", "PowerSubsystem", "PowerSupply")
 _WHOLE_NAME = re.compile(r"\b(system|server|chassis|total|node|enclosure)\b", re.IGNORECASE)
-_PART_NAME = re.compile(r"\b(cpus?|processors?|memory|dimms?|gpus?|accelerators?|fans?|drives?|storage|pcie)\b", re.IGNORECASE)
+_PART_NAME = re.compile(
+    r"\b(cpus?|processors?|memory|dimms?|gpus?|accelerators?|fans?|drives?|storage|pcie)\b", re.IGNORECASE
+)
 
 
 class NotAsDescribed(ValueError):
@@ -171,7 +175,9 @@ def choose_control(members: Sequence[PowerControl]) -> tuple[int, str]:
         and not (members[place].context is None and _PART_NAME.search(members[place].name))
     ]
     if not whole:
-        raise Unavailable("PowerControl has no member for the whole machine", "update the BMC's firmware; else use a PDU")
+        raise Unavailable(
+            "PowerControl has no member for the whole machine", "update the BMC's firmware; else use a PDU"
+        )
     for reason, fits in (
         ("being the only one that is no part", whole),
         ("its PhysicalContext", [place for place in whole if members[place].context in _WHOLE]),
@@ -188,4 +194,6 @@ def choose_control(members: Sequence[PowerControl]) -> tuple[int, str]:
 def is_whole(sensor: Sensor) -> bool:
     """Whether a sensor tells the power of the whole machine."""
     of_power = sensor.kind == "Power" and sensor.unit == "W" and sensor.reading is not None
-    return of_power and (sensor.context == "Chassis" or (sensor.context is None and bool(_WHOLE_NAME.search(sensor.name))))
+    return of_power and (
+        sensor.context == "Chassis" or (sensor.context is None and bool(_WHOLE_NAME.search(sensor.name)))
+    )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from drivers.host_list import Host
-from drivers.snmp.metrics import Metric, Oid, Place, Table, dotted, keep_wanted, make_metric, outlet_place, wanted_outlets
+from drivers.snmp.metrics import (
+    Metric,
+    Oid,
+    Place,
+    Table,
+    dotted,
+    keep_wanted,
+    make_metric,
+    outlet_place,
+    wanted_outlets,
+)
 
 Walk = Callable[[Oid], Awaitable[Table]]
 

@@ -29,11 +29,18 @@ _AT_ONCE = 24  # objects in a request: agents of PDUs have small buffers
 _ROWS_AT_ONCE = 20
 _MOST_ROWS = 4096
 _LEAST_PASSWORD = 8
-_INTEGERS = (rfc1902.Integer32, rfc1902.Unsigned32, rfc1902.Gauge32, rfc1902.Counter32, rfc1902.Counter64, rfc1902.TimeTicks)
+_INTEGERS = (
+    rfc1902.Integer32,
+    rfc1902.Unsigned32,
+    rfc1902.Gauge32,
+    rfc1902.Counter32,
+    rfc1902.Counter64,
+    rfc1902.TimeTicks,
+)
 _ABSENT = (rfc1905.NoSuchObject, rfc1905.NoSuchInstance, rfc1905.EndOfMibView)
 _DENIED = frozenset(
-    ("UnknownUserName", "WrongDigest", "UnsupportedSecurityLevel", "DecryptionError", "AuthorizationError")
-    + ("AuthenticationFailure", "UnsupportedSecLevel", "UnknownSecurityName", "AuthenticationError")
+    "UnknownUserName WrongDigest UnsupportedSecurityLevel DecryptionError AuthorizationError AuthenticationFailure "
+    "UnsupportedSecLevel UnknownSecurityName AuthenticationError".split()
 )
 
 
@@ -146,7 +153,9 @@ def _who(credentials: Credentials) -> Any:
     secrets = {name: credentials.need(name) for name in ("auth_password", "privacy_password")}
     for name, secret in secrets.items():
         if len(secret) < _LEAST_PASSWORD:
-            raise Unavailable(f"{name} in {credentials.place} is shorter than {_LEAST_PASSWORD} characters", "SNMP v3 demands them")
+            raise Unavailable(
+                f"{name} in {credentials.place} is shorter than {_LEAST_PASSWORD} characters", "SNMP v3 demands them"
+            )
     auth = credentials.get("auth_protocol", "SHA256")
     privacy = credentials.get("privacy_protocol", "AES128")
     if auth not in _AUTH or privacy not in _PRIVACY:

@@ -42,7 +42,12 @@ async def find_metrics(host: Host, walk: Walk, model: str) -> list[Metric]:
     for number in keep_wanted(list(watts), wanted, "sensor"):
         index = watts[number]
         scale, precision = columns[_SCALE].get(index), columns[_PRECISION].get(index)
-        if not isinstance(scale, int) or not isinstance(precision, int) or not 1 <= scale <= 17 or not -8 <= precision <= 9:
+        if (
+            not isinstance(scale, int)
+            or not isinstance(precision, int)
+            or not 1 <= scale <= 17
+            or not -8 <= precision <= 9
+        ):
             continue
         rate_ms = columns[_RATE].get(index)
         metrics.append(

@@ -137,7 +137,9 @@ def keep_wanted(found: Sequence[str], wanted: Mapping[str, str] | None, what: st
     lacking = [number for number in wanted if number not in found]
     if lacking:
         there = ", ".join(found[:48]) or "none"
-        raise Unavailable(f"the device has no metered {what} {', '.join(lacking)}; it has {there}", "correct snmp.outlets")
+        raise Unavailable(
+            f"the device has no metered {what} {', '.join(lacking)}; it has {there}", "correct snmp.outlets"
+        )
     return list(wanted)
 
 

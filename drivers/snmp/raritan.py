@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from drivers.host_list import Host
-from drivers.snmp.metrics import Metric, Oid, Place, Table, dotted, keep_wanted, make_metric, outlet_place, wanted_outlets
+from drivers.snmp.metrics import (
+    Metric,
+    Oid,
+    Place,
+    Table,
+    dotted,
+    keep_wanted,
+    make_metric,
+    outlet_place,
+    wanted_outlets,
+)
 
 Walk = Callable[[Oid], Awaitable[Table]]
 
@@ -79,7 +89,7 @@ def _metrics(host: Host, place: Place, unit: Oid, steps: dict[Oid, float], value
             "power" if sensor == _ACTIVE_POWER else "energy",
             value=(*values, _VALUE, *unit, sensor),
             state=(*values, _STATE, *unit, sensor),
-            step=steps[*unit, sensor],
+            step=steps[(*unit, sensor)],
             highest=_HIGHEST,
             percent=_PERCENT,
             source=_SOURCE,

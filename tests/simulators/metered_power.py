@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MeteredPower:
-    """True power is base + swing·sin(2πt/period); what is shown at t is its mean over the window before the last update.
+    """True power is base + swing·sin(2πt/period); shown at t is its mean over the window before the last update.
 
     Times in seconds, power in watts. A sensor that froze shows what it showed then.
     """

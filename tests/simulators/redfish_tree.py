@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,13 @@ def tree(*, environment: bool = True, sensors: bool = True, power: bool = True) 
         inlet = f"{CHASSIS}/Sensors/InletTemp"
         chassis["Sensors"] = link(f"{CHASSIS}/Sensors")
         made[f"{CHASSIS}/Sensors"] = collection(f"{CHASSIS}/Sensors", [inlet, sensor])
-        made[inlet] = {"@odata.id": inlet, "Name": "Inlet", "ReadingType": "Temperature", "ReadingUnits": "Cel", "Reading": 21}
+        made[inlet] = {
+            "@odata.id": inlet,
+            "Name": "Inlet",
+            "ReadingType": "Temperature",
+            "ReadingUnits": "Cel",
+            "Reading": 21,
+        }
         made[sensor] = {
             "@odata.id": sensor,
             "Name": "Total power",
@@ -72,7 +77,12 @@ def tree(*, environment: bool = True, sensors: bool = True, power: bool = True) 
         made[f"{CHASSIS}/Power"] = {
             "@odata.id": f"{CHASSIS}/Power",
             "PowerControl": [
-                {"MemberId": "0", "Name": "System Power Control", "PowerConsumedWatts": 402, "PhysicalContext": "Chassis"},
+                {
+                    "MemberId": "0",
+                    "Name": "System Power Control",
+                    "PowerConsumedWatts": 402,
+                    "PhysicalContext": "Chassis",
+                },
                 {"MemberId": "1", "Name": "CPU Sub-system Power", "PowerConsumedWatts": 150, "PhysicalContext": "CPU"},
                 {"MemberId": "2", "Name": "Memory Power", "PowerConsumedWatts": 40, "PhysicalContext": "Memory"},
             ],
@@ -87,5 +97,5 @@ def write_tree(made: Tree, folder: Path) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         new = place / "index.new"
         new.write_text(json.dumps(resource), encoding="utf-8")
-        os.replace(new, place / "index.json")
+        new.replace(place / "index.json")
     return folder
