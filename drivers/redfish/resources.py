@@ -26,9 +26,12 @@ _NOT_WORKING = frozenset(("Absent", "Disabled", "UnavailableOffline", "StandbyOf
 _DURATION = re.compile(
     r"P(?:([0-9]{1,6})D)?(?:T(?:([0-9]{1,6})H)?(?:([0-9]{1,6})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?"
 )
-_PARTS = frozenset(
-    "CPU CPUSubsystem Memory MemorySubsystem GPU GPUSubsystem Accelerator FPGA ASIC Fan NetworkingDevice StorageDevice "
-    "StorageSubsystem Switch ComputeBay StorageBay Board".split()
+_PARTS = frozenset(  # values of PhysicalContext
+    (
+        *("CPU", "CPUSubsystem", "Memory", "MemorySubsystem", "GPU", "GPUSubsystem", "Accelerator", "FPGA", "ASIC"),
+        *("Fan", "NetworkingDevice", "StorageDevice", "StorageSubsystem", "Switch", "ComputeBay", "StorageBay"),
+        "Board",
+    )
 )
 _WHOLE = ("Chassis", "SystemBoard", "PowerSubsystem", "PowerSupply")
 _WHOLE_NAME = re.compile(r"\b(system|server|chassis|total|node|enclosure)\b", re.IGNORECASE)

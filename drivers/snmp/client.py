@@ -38,9 +38,11 @@ _INTEGERS = (
     rfc1902.TimeTicks,
 )
 _ABSENT = (rfc1905.NoSuchObject, rfc1905.NoSuchInstance, rfc1905.EndOfMibView)
-_DENIED = frozenset(
-    "UnknownUserName WrongDigest UnsupportedSecurityLevel DecryptionError AuthorizationError AuthenticationFailure "
-    "UnsupportedSecLevel UnknownSecurityName AuthenticationError".split()
+_DENIED = frozenset(  # pysnmp's error indications
+    (
+        *("UnknownUserName", "WrongDigest", "DecryptionError", "AuthenticationFailure", "AuthenticationError"),
+        *("UnsupportedSecurityLevel", "UnsupportedSecLevel", "UnknownSecurityName", "AuthorizationError"),
+    )
 )
 
 

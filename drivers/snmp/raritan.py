@@ -82,22 +82,25 @@ async def _sensors(walk: Walk, values: Oid, sensors: Oid) -> dict[Oid, float]:
 
 
 def _metrics(host: Host, place: Place, unit: Oid, steps: dict[Oid, float], values: Oid, model: str) -> list[Metric]:
-    return [
-        make_metric(
-            host,
-            place,
-            "power" if sensor == _ACTIVE_POWER else "energy",
-            value=(*values, _VALUE, *unit, sensor),
-            state=(*values, _STATE, *unit, sensor),
-            step=steps[(*unit, sensor)],
-            highest=_HIGHEST,
-            percent=_PERCENT,
-            source=_SOURCE,
-            model=model,
-        )
-        for sensor in (_ACTIVE_POWER, _ACTIVE_ENERGY)
-        if (*unit, sensor) in steps
-    ]
+    metrics = []
+    for sensor in (_ACTIVE_POWER, _ACTIVE_ENERGY):
+        index = (*unit, sensor)
+        if index in steps:
+            metrics.append(
+                make_metric(
+                    host,
+                    place,
+                    "power" if sensor == _ACTIVE_POWER else "energy",
+                    value=(*values, _VALUE, *index),
+                    state=(*values, _STATE, *index),
+                    step=steps[index],
+                    highest=_HIGHEST,
+                    percent=_PERCENT,
+                    source=_SOURCE,
+                    model=model,
+                )
+            )
+    return metrics
 
 
 def _number(index: Oid) -> str:

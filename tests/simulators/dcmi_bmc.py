@@ -36,12 +36,12 @@ class DcmiBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
         if request["netfn"] != 0x2C or request["command"] != 2 or bytes(request["data"]) != b"\xdc\x01\x00\x00":
             super().handle_raw_request(request, session)
             return
-        if now < self.mute_until:
-            return
-        self.readings += 1
-        if self.readings == int(self.told.get("mute_after", "-1")):
+        self.readings += now >= self.mute_until
+        if self.readings == int(self.told.get("mute_after", "-1")) and not self.mute_until:
             self.mute_until = now + float(self.told.get("mute_for", "inf"))
-            ipmi_session.Session.bmc_handlers = {self.serversocket: {0: self}}
+        if now < self.mute_until:
+            # pyghmi knows a session by the client's port, and would answer its next opening as the old session.
+            ipmi_session.Session.bmc_handlers.pop(session.sockaddr, None)
             return
         time.sleep(float(self.told.get("slow", "0")))
         if "code" in self.told:

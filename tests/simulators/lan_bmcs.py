@@ -3,7 +3,7 @@
 Written from the IPMI 2.0 specification apart from the driver's own code; ipmitool is its judge in the tests. Cipher
 suites 3 and 17. The sensor is `MeteredPower` with its fields as options. Others: user, password, suites=3,17; role=N:
 the lowest that may read power, else 0xD4; room=N sessions; loss=F: this share of all packets is lost; twice=1: each
-answer comes twice; noise=1: each answer comes after a damaged copy and one of another session.
+answer comes twice; noise=1: in a session, each comes after a damaged copy and a packet of noise.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class LanBmc(asyncio.DatagramProtocol):
             answer = made and b"\x06\x00\xff\x07\x06" + struct.pack("<BIIH", kind + 1, 0, 0, len(made)) + made
         if not answer or (self.loss and self.random.random() < self.loss):
             return
-        if "noise" in self.told:
+        if "noise" in self.told and kind & 0x3F == 0:
             place = self.random.randrange(4, len(answer))
             self.send(
                 answer[:place] + bytes((answer[place] ^ 1 << self.random.randrange(8),)) + answer[place + 1 :], addr
