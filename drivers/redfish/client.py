@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64encode
 from contextlib import suppress
 from typing import Any
 
@@ -118,7 +119,7 @@ class Client:
                 location.removeprefix(self._base) if location.removeprefix(self._base).startswith("/") else None
             )
         elif status in _NO_SESSIONS or status // 100 == 2:
-            self._headers = {"Authorization": aiohttp.BasicAuth(self._user, self._password).encode()}
+            self._headers = {"Authorization": _basic(self._user, self._password)}
         elif status in (400, 401, 403):
             raise Denied(f"the BMC at {self._host.address} does not let this user in (HTTP {status})")
         else:
@@ -163,6 +164,10 @@ def trust(ca: str | None) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError among them
         reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise Unavailable(f"the CA file {ca} cannot be used: {reason}", "name a file in PEM format") from None
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _verification(error: aiohttp.ClientConnectorCertificateError) -> str:

@@ -131,7 +131,7 @@ def parse(raw: bytes, kind: type[T]) -> T:
         NotAsDescribed: it is no JSON, or a part that is used has another form than its schema says.
     """
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw.decode(), type=kind)  # in parts that it skips, msgspec takes any bytes for text
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise NotAsDescribed(f"it is no {kind.__name__} resource: {error}") from None
 

@@ -33,6 +33,8 @@ class RedfishBmc:
         self.sensor = MeteredPower(**{f.name: float(told[f.name]) for f in fields(MeteredPower) if f.name in told})
         parts = told.get("parts", "environment,sensors,power").split(",")
         self.tree = redfish_tree.tree(**{part: part in parts for part in ("environment", "sensors", "power")})
+        if told.get("energy") == "0" and "environment" in parts:
+            del self.tree[f"{redfish_tree.CHASSIS}/EnvironmentMetrics"]["EnergykWh"]
         self.tokens: dict[str, int] = {}
         self.basic = (
             "Basic " + b64encode(f"{told.get('user', 'monitor')}:{told.get('password', 'secret')}".encode()).decode()
@@ -80,9 +82,8 @@ class RedfishBmc:
         if path.endswith("EnvironmentMetrics"):
             resource["PowerWatts"]["Reading"] = watts
             joules = self.sensor.mean(self.began, now) * (now - self.began)
-            resource["EnergykWh"]["Reading"] = round(1000 + joules / 3.6e6, 6)
-            if self.told.get("energy") == "0":
-                resource.pop("EnergykWh")
+            if "EnergykWh" in resource:
+                resource["EnergykWh"]["Reading"] = round(1000 + joules / 3.6e6, 6)
         elif path.endswith("TotalPower"):
             resource["Reading"] = watts
             made = datetime.datetime.fromtimestamp(1_700_000_000 + self.sensor.updated(now), datetime.timezone.utc)
