@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from drivers.contract import Driver, DriverOptions, ReadFailed, Row, Unavailable
-from drivers.credentials import read_credentials
+from drivers.credentials import Credentials, read_credentials
 from drivers.host_list import Host, read_hosts
 from drivers.polling import Opening, PolledGroup, Poller
 from drivers.snmp import apc, entity_sensor, raritan
@@ -98,20 +98,21 @@ class SnmpDriver(Driver):
         except ImportError as error:
             fix = "pip install 'ml-power-agent[snmp]'"
             raise Unavailable(f"the Python package {error.name} is not installed", fix) from None
-        engines: list[SnmpEngine] = []
+        engines: dict[str, SnmpEngine] = {}  # of v3 one for each credentials: it knows one password for a user's name
 
-        async def open_one(host: Host) -> PolledGroup:
-            if not engines:  # belongs to the poller's loop
-                engines.append(SnmpEngine())
-            credentials = read_credentials(cls.name, host.settings.get("credentials"), SECRETS)
-            source = SnmpSource(host, Client(host, credentials, engines[0]), options.clock_ns)
+        async def open_one(host: Host, credentials: Credentials) -> PolledGroup:
+            key = credentials.place if "user" in credentials else ""
+            if key not in engines:  # it belongs to the poller's loop
+                engines[key] = SnmpEngine()
+            source = SnmpSource(host, Client(host, credentials, engines[key]), options.clock_ns)
             await source.connect()
             channels = [metric.channel for metric in source.metrics]
             return PolledGroup(host.name, channels, source, options.clock_ns)
 
-        for host in hosts:  # before anything is asked
-            read_credentials(cls.name, host.settings.get("credentials"), SECRETS)
-        opening: list[Opening] = [(host.name, partial(open_one, host)) for host in hosts]
+        opening: list[Opening] = []
+        for host in hosts:
+            credentials = read_credentials(cls.name, host.settings.get("credentials"), SECRETS)
+            opening.append((host.name, partial(open_one, host, credentials)))
         return cls(*Poller.start(cls.name, opening))
 
     def close(self) -> None:
