@@ -15,7 +15,7 @@ from poll_helpers import collect, opened, refused
 
 from drivers.contract import Status
 from drivers.discovery import Opened, Refused, open_drivers
-from drivers.ipmi import in_band, rmcp_plus
+from drivers.ipmi import in_band
 
 MISSED_BY_HALF_A_WATT = 0.5 + 1e-6
 
@@ -197,23 +197,3 @@ def test_the_kernels_structures_have_their_sizes() -> None:
         assert ctypes.sizeof(in_band.Message) == 16
         assert in_band.SEND_COMMAND == 0x8028690D
         assert in_band.RECEIVE_TRUNCATED == 0xC030690B
-
-
-def test_a_handshake_in_both_directions_by_hand() -> None:
-    """RAKP with fixed numbers, recomputed here with hmac alone."""
-    import hashlib
-    import hmac
-
-    suite = rmcp_plus.SUITES[1]
-    made = rmcp_plus.Handshake(suite, 0xA1A2A3A4, 0xB1B2B3B4, b"monitor", b"secret", b"", 0x12, random=bytes(range(16)))
-    name = b"\x12\x07monitor"
-    ids = b"\xa4\xa3\xa2\xa1", b"\xb4\xb3\xb2\xb1"
-    random, guid = bytes(range(16, 32)), bytes(range(32, 48))
-    code = hmac.digest(b"secret", b"".join((*ids, bytes(range(16)), random, guid, name)), hashlib.sha1)
-    assert made.take_rakp2(b"\x05\0\0\0" + ids[0] + random + guid + code, 5) == 0
-    assert made.rakp3(5) == b"\x05\0\0\0" + ids[1] + hmac.digest(b"secret", random + ids[0] + name, hashlib.sha1)
-    key = hmac.digest(b"secret", bytes(range(16)) + random + name, hashlib.sha1)
-    check = hmac.digest(key, bytes(range(16)) + ids[1] + guid, hashlib.sha1)[:12]
-    assert made.take_rakp4(b"\x05\0\0\0" + ids[0] + check, 5) == 0
-    with pytest.raises(PermissionError):
-        made.take_rakp4(b"\x05\0\0\0" + ids[0] + bytes(12), 5)
