@@ -101,7 +101,7 @@ def test_lost_repeated_and_foreign_packets_change_nothing(tmp_path: Path, creden
         lan_bmcs(tmp_path, base=300, swing=0, loss=0.05, twice=1, noise=1) as (port, _),
         opened("ipmi", told(port, credentials)) as driver,
     ):
-        rows, failures = collect(driver.groups[0], 25)
+        rows, failures = collect(driver.groups[0], 12)
     assert {row.values for row in rows} == {(300.0,)} and not failures
 
 
