@@ -46,7 +46,7 @@ class LanLink:
         self._channel: SecureChannel | None = None
         self._bmc = 0
         self._numbers = itertools.cycle(range(64))
-        self._tags = itertools.cycle(range(256))
+        self._tag = secrets.randbelow(256)
         self._role = _ROLES[0]
 
     async def connect(self) -> None:
@@ -119,7 +119,8 @@ class LanLink:
 
     async def _open(self, suite: Suite) -> int:
         """The RMCP+ status; 0: the session is open."""
-        console, tag = secrets.randbelow(2**32 - 1) + 1, next(self._tags)
+        console, tag = secrets.randbelow(2**32 - 1) + 1, self._tag
+        self._tag = (tag + 1) % 256
         opening = rmcp_plus.open_request(tag, self._role, console, suite)
         status, bmc, chosen = await self._step(
             (rmcp_plus.OPEN_REQUEST, opening, rmcp_plus.OPEN_RESPONSE),

@@ -52,7 +52,7 @@ class Conversation:
         self._address = address
         self._parse: Callable[[bytes], Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
-        shared.takers[address] = self._take
+        shared.takers.setdefault(address, []).append(self._take)
 
     async def ask(self, make: Callable[[], bytes], parse: Callable[[bytes], T], timeout_s: float) -> T:
         """Send what `make` gives, again each RESEND_S, until a packet comes that `parse` takes.
@@ -77,7 +77,11 @@ class Conversation:
         self._shared.transport.sendto(packet, self._address)
 
     def close(self) -> None:
-        self._shared.takers.pop(self._address, None)
+        takers = self._shared.takers.get(self._address, [])
+        if self._take in takers:
+            takers.remove(self._take)
+        if not takers:
+            self._shared.takers.pop(self._address, None)
 
     def _resend(self, make: Callable[[], bytes], answer: asyncio.Future[Any], deadline_s: float) -> None:
         if answer.done():
@@ -104,14 +108,14 @@ class _Socket(asyncio.DatagramProtocol):
     transport: asyncio.DatagramTransport
 
     def __init__(self) -> None:
-        self.takers: dict[Address, Callable[[bytes], None]] = {}
+        # Several for one address where two names lead there: each knows its own packets.
+        self.takers: dict[Address, list[Callable[[bytes], None]]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)  # which Python 3.10's is no subclass of
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        taker = self.takers.get((addr[0], addr[1]))
-        if taker is not None:
+        for taker in tuple(self.takers.get((addr[0], addr[1]), ())):
             taker(data)
 
     def error_received(self, exc: Exception) -> None:

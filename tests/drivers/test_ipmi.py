@@ -173,6 +173,19 @@ def test_some_of_many_that_fail_are_notes(tmp_path: Path, credentials: str) -> N
                 assert rows[0].values == (200.0,)
 
 
+def test_two_names_of_one_bmc_are_kept_apart(tmp_path: Path, credentials: str) -> None:
+    write_credentials(tmp_path / "wrong.toml", user="monitor", password="wrong")
+    with lan_bmcs(tmp_path, base=200, swing=0) as (port, _):
+        hosts = tmp_path / "rack.toml"
+        address = f'address = "127.0.0.1:{port}"\n'
+        hosts.write_text(f'[hosts.a]\n{address}[hosts.b]\n{address}[hosts.c]\n{address}credentials = "wrong.toml"\n')
+        with opened("ipmi", {"hosts": str(hosts), "credentials": credentials}) as driver:
+            assert [group.name for group in driver.groups] == ["a", "b"]
+            assert [note.reason.partition(":")[0] for note in driver.notes] == ["c"]
+            for group in driver.groups:
+                assert collect(group, 3)[0][2].values == (200.0,)
+
+
 def test_sessions_are_closed(tmp_path: Path, credentials: str) -> None:
     """A BMC with room for one session lets us in again and again."""
     with lan_bmcs(tmp_path, room=1) as (port, _):
