@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import snmp_agents
 from emulators import snmpsim, write_credentials
+from mutations import mutate
 from poll_helpers import collect, opened, refused
 
 from drivers.contract import Channel, Driver, Group, Status
@@ -160,6 +165,29 @@ def test_v3_authenticates_and_encrypts(rack: Rack, tmp_path: Path) -> None:
     assert "shorter than 8" in refused("snmp", {"hosts": "127.0.0.1", "credentials": str(short)}).reason
     weak = write_credentials(tmp_path / "weak.toml", **{**V3, "auth_protocol": "MD5"})
     assert "too weak" in refused("snmp", {"hosts": "127.0.0.1", "credentials": str(weak)}).reason
+
+
+def test_an_agent_that_answers_noise_gives_no_answer(tmp_path: Path) -> None:
+    community = write_credentials(tmp_path / "community.toml", community="public")
+    source = random.Random(3)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as agent:
+        agent.bind(("127.0.0.1", 0))
+
+        def answer() -> None:
+            while True:
+                request, sender = agent.recvfrom(2048)
+                if not request:
+                    return
+                for _ in range(20):
+                    agent.sendto(mutate(request, source), sender)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = agent.getsockname()[1]
+        told = refused("snmp", {"hosts": f"127.0.0.1:{port}", "credentials": str(community), "timeout_s": "0.4"})
+        agent.sendto(b"", ("127.0.0.1", port))
+        thread.join()
+    assert "127.0.0.1" in told.reason
 
 
 def test_refusals_say_what_to_do(rack: Rack) -> None:
