@@ -54,6 +54,8 @@ class Poller:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        # What a library fails at may quote what came, secrets among it; the reading that does not come tells.
+        self._loop.set_exception_handler(lambda loop, context: None)
         self._wanted: deque[PolledGroup] = deque()  # one entry at most for each group
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()

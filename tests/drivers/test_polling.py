@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 
+import pytest
 from poll_helpers import DEADLINE_S, collect
 
 from drivers.contract import Channel, ReadFailed, Row, Status, Unavailable
@@ -104,6 +105,19 @@ def test_a_mistake_of_a_source_costs_a_reading_and_tells_no_secret() -> None:
     rows, failures = collect(group, 3)
     assert [row.values for row in rows] == [(1.0,), (2.0,)] and failures == ["the poll failed: KeyError"]
     poller.close()
+
+
+def test_what_fails_in_a_callback_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its text may quote what came, such as a community."""
+
+    async def fails_beside() -> PolledGroup:
+        asyncio.get_running_loop().call_soon(int, "canary")
+        return PolledGroup("ok", [CHANNEL], MadeSource(1.0), time.monotonic_ns)
+
+    poller, (group,), _ = Poller.start("made", [("a", fails_beside)])
+    assert collect(group, 2)[1] == []
+    poller.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_lost_link_is_made_anew_with_growing_pauses() -> None:
