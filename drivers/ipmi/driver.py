@@ -8,14 +8,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from drivers.contract import Channel, Driver, DriverOptions, Unavailable
+from drivers.contract import Channel, DriverOptions, Unavailable
 from drivers.credentials import read_credentials
 from drivers.host_list import COMMON, OWN, Host, read_hosts
+from drivers.polled_driver import PolledDriver
 from drivers.settings import check_known
 
 if TYPE_CHECKING:  # a machine without a BMC need not load what talks with one
     from drivers.ipmi.source import Link
-    from drivers.polling import Opening, PolledGroup, Poller
+    from drivers.polling import Opening, PolledGroup
 
 PORT = 623
 IN_BAND_DEVICES = ("dev/ipmi0", "dev/ipmi/0", "dev/ipmidev/0")
@@ -26,15 +27,10 @@ _WHY = "DCMI Get Power Reading, current power; whether it is an instant or a fil
 _FIX_MODULE = "sudo modprobe ipmi_si ipmi_devintf; a virtual machine has no BMC; for other machines' set ipmi.hosts"
 
 
-class IpmiDriver(Driver):
+class IpmiDriver(PolledDriver):
     """This machine's BMC, or those that the setting `hosts` names."""
 
     name: ClassVar[str] = "ipmi"
-
-    def __init__(self, poller: Poller, groups: list[PolledGroup], notes: list[Unavailable]) -> None:
-        self._poller = poller
-        self.groups = tuple(groups)
-        self.notes = tuple(notes)
 
     @classmethod
     def open(cls, options: DriverOptions) -> IpmiDriver:
@@ -48,10 +44,6 @@ class IpmiDriver(Driver):
         from drivers.polling import Poller
 
         return cls(*Poller.start(cls.name, opening))
-
-    def close(self) -> None:
-        """Close the sessions."""
-        self._poller.close()
 
 
 def _own(options: DriverOptions) -> Opening:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from drivers.contract import Accuracy, Channel, Driver, DriverOptions, ReadFailed, Row, Status, Unavailable
+from drivers.contract import Accuracy, Channel, DriverOptions, ReadFailed, Row, Status, Unavailable
 from drivers.credentials import read_credentials
 from drivers.host_list import Host, read_hosts
+from drivers.polled_driver import PolledDriver
 from drivers.polling import Freshness, LinkLost, Opening, PolledGroup, Poller
 from drivers.redfish.resources import NotAsDescribed, seconds
 
@@ -88,15 +89,10 @@ class RedfishSource:
         await self._client.close()
 
 
-class RedfishDriver(Driver):
+class RedfishDriver(PolledDriver):
     """The machines whose BMCs the setting `hosts` names."""
 
     name: ClassVar[str] = "redfish"
-
-    def __init__(self, poller: Poller, groups: list[PolledGroup], notes: list[Unavailable]) -> None:
-        self._poller = poller
-        self.groups = tuple(groups)
-        self.notes = tuple(notes)
 
     @classmethod
     def open(cls, options: DriverOptions) -> RedfishDriver:
@@ -118,10 +114,6 @@ class RedfishDriver(Driver):
             client = Client(host, credentials, trusted[host.settings.get("ca")])
             opening.append((host.name, partial(_open, host, client, options)))
         return cls(*Poller.start(cls.name, opening))
-
-    def close(self) -> None:
-        """Log out everywhere."""
-        self._poller.close()
 
 
 async def _open(host: Host, client: Client, options: DriverOptions) -> PolledGroup:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from drivers.host_list import Host
 from drivers.snmp.metrics import (
     Metric,
     Oid,
     Place,
     Table,
+    Walk,
     dotted,
     keep_wanted,
     make_metric,
     outlet_place,
     wanted_outlets,
 )
-
-Walk = Callable[[Oid], Awaitable[Table]]
 
 _APC: Oid = (1, 3, 6, 1, 4, 1, 318, 1, 1)
 MODEL: Oid = (*_APC, 12, 1, 5, 0)
@@ -27,8 +24,6 @@ _OUTLET_POWER, _OUTLET_ENERGY = (*_APC, 26, 9, 4, 3, 1, 7), (*_APC, 26, 9, 4, 3,
 _IDENT_POWER = (*_APC, 12, 1, 16)
 
 _HUNDREDTH_KW, _TENTH_KWH = 10.0, 360_000.0
-_PERCENT = 5.0
-_SOURCE = "assumed ± 5 %, as the MIB states no accuracy: see the data sheet, then set accuracy_percent"
 
 
 async def find_metrics(host: Host, walk: Walk, model: str) -> list[Metric]:
@@ -39,12 +34,10 @@ async def find_metrics(host: Host, walk: Walk, model: str) -> list[Metric]:
     """
 
     def power(place: Place, oid: Oid, step: float) -> Metric:
-        return make_metric(host, place, "power", value=oid, step=step, percent=_PERCENT, source=_SOURCE, model=model)
+        return make_metric(host, place, "power", value=oid, step=step, model=model)
 
     def energy(place: Place, oid: Oid) -> Metric:
-        return make_metric(
-            host, place, "energy", value=oid, step=_TENTH_KWH, percent=_PERCENT, source=_SOURCE, model=model
-        )
+        return make_metric(host, place, "energy", value=oid, step=_TENTH_KWH, model=model)
 
     wanted = wanted_outlets(host)
     metrics: list[Metric] = []

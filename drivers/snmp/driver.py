@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from drivers.contract import Driver, DriverOptions, ReadFailed, Row, Unavailable
+from drivers.contract import DriverOptions, ReadFailed, Row, Unavailable
 from drivers.credentials import Credentials, read_credentials
 from drivers.host_list import Host, read_hosts
+from drivers.polled_driver import PolledDriver
 from drivers.polling import Opening, PolledGroup, Poller
 from drivers.snmp import apc, entity_sensor, raritan
 from drivers.snmp.metrics import Metric, wanted_outlets
@@ -73,15 +74,10 @@ class SnmpSource:
         """See `Source`; SNMP has no sessions."""
 
 
-class SnmpDriver(Driver):
+class SnmpDriver(PolledDriver):
     """The devices that the setting `hosts` names."""
 
     name: ClassVar[str] = "snmp"
-
-    def __init__(self, poller: Poller, groups: list[PolledGroup], notes: list[Unavailable]) -> None:
-        self._poller = poller
-        self.groups = tuple(groups)
-        self.notes = tuple(notes)
 
     @classmethod
     def open(cls, options: DriverOptions) -> SnmpDriver:
@@ -114,7 +110,3 @@ class SnmpDriver(Driver):
             credentials = read_credentials(cls.name, host.settings.get("credentials"), SECRETS)
             opening.append((host.name, partial(open_one, host, credentials)))
         return cls(*Poller.start(cls.name, opening))
-
-    def close(self) -> None:
-        """End the poller."""
-        self._poller.close()

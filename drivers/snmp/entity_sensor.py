@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 
 from drivers.host_list import Host
-from drivers.snmp.metrics import Metric, Oid, Place, Table, dotted, keep_wanted, make_metric, wanted_outlets
-
-Walk = Callable[[Oid], Awaitable[Table]]
+from drivers.snmp.metrics import Metric, Oid, Place, Walk, dotted, keep_wanted, make_metric, wanted_outlets
 
 MODEL: Oid = (1, 3, 6, 1, 2, 1, 1, 1, 0)  # sysDescr
 _SENSOR: Oid = (1, 3, 6, 1, 2, 1, 99, 1, 1, 1)
@@ -18,8 +15,6 @@ _WATTS = 6
 _UNITS = 9  # of the scales from yocto (1) to yotta (17)
 _WORKS = frozenset((1,))
 _HIGHEST = 1_000_000_000 - 1  # that value stands for all above it
-_PERCENT = 5.0
-_SOURCE = "assumed ± 5 %, as the MIB states no accuracy: see the data sheet, then set accuracy_percent"
 
 
 async def find_metrics(host: Host, walk: Walk, model: str) -> list[Metric]:
@@ -62,8 +57,6 @@ async def find_metrics(host: Host, walk: Walk, model: str) -> list[Metric]:
                 step=10.0 ** (3 * (scale - _UNITS) - precision),
                 highest=_HIGHEST,
                 update_period_s=rate_ms / 1000 if isinstance(rate_ms, int) and 0 < rate_ms < 3_600_000 else None,
-                percent=_PERCENT,
-                source=_SOURCE,
                 model=model,
             )
         )

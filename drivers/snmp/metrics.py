@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drivers.contract import Channel, Kind, Quantity, Scope, Status, Unavailable
@@ -12,6 +12,11 @@ from drivers.polling import Freshness
 Oid = tuple[int, ...]
 Values = Mapping[Oid, int | str | None]  # None: the device has no such object, or one that is no number and no text
 Table = dict[Oid, int | str | None]  # by index
+Walk = Callable[[Oid], Awaitable[Table]]  # reads a column of a table; raises ReadFailed
+
+# No MIB states an accuracy.
+_PERCENT = 5.0
+_SOURCE = "assumed ± 5 %, as the MIB states no accuracy: see the data sheet, then set accuracy_percent"
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,6 @@ def make_metric(
     *,
     value: Oid,
     step: float,
-    percent: float,
-    source: str,
     highest: int = 2**31 - 1,
     update_period_s: float | None = None,
     state: Oid | None = None,
@@ -73,7 +76,7 @@ def make_metric(
     stamp: Oid | None = None,
     model: str = "",
 ) -> Metric:
-    """A metric whose raw value counts steps of `step` W or J; `percent` is its maker's or an assumed accuracy.
+    """A metric whose raw value counts steps of `step` W or J; its accuracy beyond them is assumed, or set by the user.
 
     A gauge is off by half a step. A counter is cut at both ends of an interval: its difference by a whole one.
     """
@@ -91,7 +94,7 @@ def make_metric(
         model=model,
         scale=step,
         update_period_s=update_period_s,
-        accuracy=host.accuracy(percent, cut, f"{source}, and its steps of {step:g} {unit}"),
+        accuracy=host.accuracy(_PERCENT, cut, f"{_SOURCE}, and its steps of {step:g} {unit}"),
         description=place.text,
     )
     return Metric(channel, value, highest, state, works, stamp)

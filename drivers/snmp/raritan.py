@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from drivers.host_list import Host
 from drivers.snmp.metrics import (
     Metric,
     Oid,
     Place,
-    Table,
+    Walk,
     dotted,
     keep_wanted,
     make_metric,
     outlet_place,
     wanted_outlets,
 )
-
-Walk = Callable[[Oid], Awaitable[Table]]
 
 _RARITAN: Oid = (1, 3, 6, 1, 4, 1, 13742, 6)
 MODEL: Oid = (*_RARITAN, 3, 2, 1, 1, 3, 1)
@@ -29,8 +25,6 @@ _ACTIVE_POWER, _ACTIVE_ENERGY = 5, 8  # sensors, as the last number of an index
 _WATT, _WATT_HOUR = 3, 5
 _MOST_DIGITS = 6
 _HIGHEST = 2**32 - 1
-_PERCENT = 5.0
-_SOURCE = "assumed ± 5 %, as the MIB states no accuracy: see the data sheet, then set accuracy_percent"
 
 
 async def find_metrics(host: Host, walk: Walk, model: str) -> list[Metric]:
@@ -95,8 +89,6 @@ def _metrics(host: Host, place: Place, unit: Oid, steps: dict[Oid, float], value
                     state=(*values, _STATE, *index),
                     step=steps[index],
                     highest=_HIGHEST,
-                    percent=_PERCENT,
-                    source=_SOURCE,
                     model=model,
                 )
             )

@@ -22,7 +22,7 @@ from drivers.snmp.metrics import Place, make_metric
 OID = (1, 3, 6, 1, 4, 1, 318, 1, 1, 26, 4, 3, 1, 5, 1)
 STATE = (*OID[:-1], 2)
 HOST = Host("pdu", "127.0.0.1", 161, {})
-POWER = make_metric(HOST, Place("pdu", "wall"), "power", value=OID, state=STATE, step=10.0, percent=1, source="made")
+POWER = make_metric(HOST, Place("pdu", "wall"), "power", value=OID, state=STATE, step=10.0)
 
 
 def test_types() -> None:
