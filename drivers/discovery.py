@@ -25,6 +25,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "rapl": "drivers.rapl.driver:RaplDriver",
         "hwmon": "drivers.hwmon.driver:HwmonDriver",
         "host": "drivers.host:HostDriver",
+        "ipmi": "drivers.ipmi.driver:IpmiDriver",
+        "redfish": "drivers.redfish.driver:RedfishDriver",
+        "snmp": "drivers.snmp.driver:SnmpDriver",
         "replay": "drivers.replay.driver:ReplayDriver",
         "estimate": "drivers.estimate:EstimateDriver",
         "wt210": "drivers.analyzers.yokogawa:Wt210Driver",
@@ -39,7 +42,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 )
 # Drivers that open nothing by themselves, by the setting that says where their device is.
 _ANALYZERS = ("wt210", "wt310e", "wt330e", "gpm83xx", "pw333x", "chroma6620x", "lmg", "scpi")
-ADDRESSED: Mapping[str, str] = MappingProxyType({"replay": "path", **dict.fromkeys(_ANALYZERS, "port")})
+ADDRESSED: Mapping[str, str] = MappingProxyType(
+    {"replay": "path", "redfish": "hosts", "snmp": "hosts", **dict.fromkeys(_ANALYZERS, "port")}
+)
 
 
 @dataclass(frozen=True)

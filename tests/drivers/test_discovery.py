@@ -196,7 +196,7 @@ def test_without_names_all_are_tried_but_replay_only_with_a_path(install: Instal
     install("meter")
     root = machine(tmp_path / "root")
     results = open_drivers(None, root=root)
-    assert [result.name for result in results] == ["nvml", "rapl", "hwmon", "host", "meter", "estimate"]
+    assert [result.name for result in results] == ["nvml", "rapl", "hwmon", "host", "ipmi", "meter", "estimate"]
     assert {result.name for result in results if isinstance(result, Opened)} >= {"host", "meter"}
     trace = tmp_path / "trace.csv"
     trace.write_text("time_s,wall_watts\n0,1\n1,2\n")

@@ -1,0 +1,1 @@
+"""Power of servers as their BMCs tell it through IPMI: DCMI, over the LAN or from within the machine."""

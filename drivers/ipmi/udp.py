@@ -1,0 +1,128 @@
+"""Questions and answers over UDP: one socket serves all BMCs, and each question waits for its own answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from drivers.contract import Unavailable
+from drivers.ipmi.rmcp_plus import BadPacket
+
+RESEND_S = 1.0
+
+Address = tuple[str, int]
+T = TypeVar("T")
+
+
+class Sockets:
+    """One socket for IPv4 and one for IPv6, opened when they are needed."""
+
+    def __init__(self) -> None:
+        self._by_family: dict[int, asyncio.Task[_Socket]] = {}
+
+    async def resolve(self, host: str, port: int) -> Conversation:
+        """What talks with this BMC.
+
+        Raises:
+            Unavailable: the name means nothing, or there is no such network here.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            family, _, _, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
+            if family not in self._by_family:
+                self._by_family[family] = loop.create_task(_open_socket(family))
+            shared = await self._by_family[family]
+        except OSError as error:
+            raise Unavailable(f"{host} cannot be reached: {error.strerror or error}", "correct its address") from None
+        return Conversation(shared, (str(address[0]), int(address[1])))
+
+    def close(self) -> None:
+        for opening in self._by_family.values():
+            if opening.done() and not opening.cancelled() and not opening.exception():
+                opening.result().transport.close()
+
+
+class Conversation:
+    """With one BMC; one question at a time."""
+
+    def __init__(self, shared: _Socket, address: Address) -> None:
+        self._shared = shared
+        self._address = address
+        self._parse: Callable[[bytes], Any] | None = None
+        self._answer: asyncio.Future[Any] | None = None
+        shared.takers.setdefault(address, []).append(self._take)
+
+    async def ask(self, make: Callable[[], bytes], parse: Callable[[bytes], T], timeout_s: float) -> T:
+        """Send what `make` gives, again each RESEND_S, until a packet comes that `parse` takes.
+
+        Raises:
+            TimeoutError: none did.
+            PermissionError: raised by `parse`; its BadPacket means to wait for another packet.
+        """
+        loop = asyncio.get_running_loop()
+        self._answer, self._parse = loop.create_future(), parse
+        deadline_s = loop.time() + timeout_s
+        timer = loop.call_at(min(loop.time() + RESEND_S, deadline_s), self._resend, make, self._answer, deadline_s)
+        try:
+            self.send(make())
+            answer: T = await self._answer
+            return answer
+        finally:
+            timer.cancel()
+            self._answer = self._parse = None
+
+    def send(self, packet: bytes) -> None:
+        self._shared.transport.sendto(packet, self._address)
+
+    def close(self) -> None:
+        takers = self._shared.takers.get(self._address, [])
+        if self._take in takers:
+            takers.remove(self._take)
+        if not takers:
+            self._shared.takers.pop(self._address, None)
+
+    def _resend(self, make: Callable[[], bytes], answer: asyncio.Future[Any], deadline_s: float) -> None:
+        if answer.done():
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= deadline_s:
+            answer.set_exception(TimeoutError())
+            return
+        self.send(make())
+        loop.call_at(min(loop.time() + RESEND_S, deadline_s), self._resend, make, answer, deadline_s)
+
+    def _take(self, packet: bytes) -> None:
+        if self._answer is None or self._parse is None or self._answer.done():
+            return
+        try:
+            self._answer.set_result(self._parse(packet))
+        except BadPacket:  # late, repeated, damaged or from someone else
+            pass
+        except PermissionError as error:
+            self._answer.set_exception(error)
+
+
+class _Socket(asyncio.DatagramProtocol):
+    transport: asyncio.DatagramTransport
+
+    def __init__(self) -> None:
+        # Several for one address where two names lead there: each knows its own packets.
+        self.takers: dict[Address, list[Callable[[bytes], None]]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)  # which Python 3.10's is no subclass of
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        for taker in tuple(self.takers.get((addr[0], addr[1]), ())):
+            taker(data)
+
+    def error_received(self, exc: Exception) -> None:
+        """An ICMP message about some packet; whoever waits for its answer runs into a timeout."""
+
+
+async def _open_socket(family: int) -> _Socket:
+    any_address = ("::" if family == socket.AF_INET6 else "0.0.0.0", 0)
+    _, shared = await asyncio.get_running_loop().create_datagram_endpoint(_Socket, local_addr=any_address)
+    return shared

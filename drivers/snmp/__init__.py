@@ -1,0 +1,1 @@
+"""Power distribution units that are read through SNMP."""
