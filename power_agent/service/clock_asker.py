@@ -1,8 +1,9 @@
 """The thread that owns an agent's clock socket: asks the director for its time, in bursts.
 
 A burst of exchanges has a fast one among them even where the machine or the network is busy, and the faster the next
-one follows, the more awake are all who take part. t1 and t4 are read next to the socket. The agent alone sees an exchange whole, and tells it with the next question. Nothing waits for an
-answer that does not come, and one that comes late only makes a wide exchange.
+one follows, the more awake are all who take part. t1 and t4 are read next to the socket. The agent alone sees an
+exchange whole, and tells it with the next question. Nothing waits for an answer that does not come, and one that comes
+late only makes a wide exchange.
 """
 
 from __future__ import annotations
