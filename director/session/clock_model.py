@@ -221,7 +221,10 @@ def _stretch(found: Exchanges) -> _Stretch:
     origin, base = int(found.t1[0]), int(found.t2[0]) - int(found.t1[0])
     asked, answered = ((t - origin).astype(np.float64) for t in (found.t1, found.t4))
     # 1 ns: clocks tell whole nanoseconds
-    high, low = ((found.t2 - found.t1) - base + 1.0), ((found.t3 - found.t4) - base - 1.0)
+    high, low = (
+        ((found.t2 - found.t1) - base + 1).astype(np.float64),
+        ((found.t3 - found.t4) - base - 1).astype(np.float64),
+    )
     rate, doubt = _mean_rate(asked, answered, low, high)
     knots = np.unique(np.concatenate((asked, answered)))
     at_most, at_least = np.full(len(knots), np.inf), np.full(len(knots), -np.inf)

@@ -121,8 +121,9 @@ class ClockAsker:
             except BadFrame:
                 self.bad_frames += 1
                 continue
-            t1_ns = self._open.pop(answer.number, None)
+            t1_ns = self._open.get(answer.number)
             if t1_ns is not None and t1_ns == answer.t1_ns:
+                del self._open[answer.number]
                 self.exchanges += 1
                 self._last = ClockExchange(
                     t1_ns=t1_ns, t2_ns=answer.t2_ns, t3_ns=answer.t3_ns, t4_ns=t4_ns, boot_id=self._boot_id
