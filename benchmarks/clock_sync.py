@@ -166,7 +166,7 @@ def fleet(agents: int, seconds: float) -> None:
     pipe, director = started(serve)
     context: zmq.Context[Any] = zmq.Context()
     sockets = []
-    for _ in range(20):  # connections; each asks for many agents, within what a peer may
+    for _ in range(25):  # connections; each asks for many agents, within what a peer may
         dealer = context.socket(zmq.DEALER)
         limit(dealer, CLOCK_MESSAGES, MAX_CLOCK_FRAME_BYTES)
         dealer.connect(ADDRESS.endpoint(2))

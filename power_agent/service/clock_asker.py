@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from power_agent.wire.sockets import AgentSockets
 
 ASKS: Final = 12  # of a burst, each as soon as the one before is answered
-PERIOD_S: Final = 4.0  # from burst to burst; each agent's own is up to a tenth more or less, so that they spread
+PERIOD_S: Final = 3.0  # from burst to burst; each agent's own is up to a tenth more or less, so that they spread
 FIRST_PERIODS: Final = 4  # of half a second, so that there is a drift to see soon
 ANSWER_S: Final = 0.5  # waited for an answer
 BURST_S: Final = 3.0  # the longest that a burst may take
