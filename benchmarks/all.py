@@ -53,6 +53,7 @@ BENCHMARKS = {
     "phases": Benchmark("What a phase costs the workload", ["phase_cost.py"], runs_in_peers=True),
     "align": Benchmark("Aligning 10⁸ readings with 10⁵ phases", ["align_throughput.py"]),
     "million": Benchmark("A million phases", ["many_phases.py"]),
+    "clock": Benchmark("How exactly clocks are tied", ["clock_sync.py"]),
     "start": Benchmark("Starting and importing", ["start_up.py"]),
     "report": Benchmark("The report page of a day on eight GPUs", ["report_page.py"]),
     "mlperf-training": Benchmark("Scoring MLPerf Training results", ["mlperf_training.py"]),

@@ -20,7 +20,15 @@ from director.answers.results import write_results
 PAGE = Path(__file__).parent.parent / "docs" / "session-format.md"
 JOB = "from power_agent import phase\nwith phase('run', samples=3):\n    pass"
 NAME = re.compile(r"`([a-z_0-9]+)`")
-BY_NAME = {"environment", "system", "checksums", "idle_watts", "work", "attributes"}  # their keys are the user's
+BY_NAME = {
+    "environment",
+    "system",
+    "checksums",
+    "idle_watts",
+    "work",
+    "attributes",
+    "clock_state",
+}  # their keys are the user's
 
 
 @pytest.fixture(scope="module")

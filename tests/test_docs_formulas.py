@@ -10,7 +10,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from math import hypot, sqrt
+from math import ceil, hypot, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -634,6 +634,34 @@ def interconnect_estimate(given: Given) -> tuple[Results, Results]:
     )
 
 
+def clock_sync(given: Given) -> tuple[Results, Results]:
+    from director.session.clock_model import SyncedClock
+    from director.session.sync_file import Exchanges
+
+    rows = np.array(given["exchanges_us"], np.int64) * 1000
+    at = given["at_us"] * 1000
+    model = SyncedClock(Exchanges(*rows.T))
+    offset, bound = (int(found[0]) / 1000 for found in (model.offset(np.array([at])), model.bound(np.array([at]))))
+    high, low = (
+        [(t1, t2 - t1 + 1) for t1, t2, _, _ in rows.tolist()],
+        [(t4, t3 - t4 - 1) for _, _, t3, t4 in rows.tolist()],
+    )
+    least = (low[-1][1] - high[0][1]) / (low[-1][0] - high[0][0])
+    most = (high[-1][1] - low[0][1]) / (high[-1][0] - low[0][0])
+    r, w = (least + most) / 2, (most - least) / 2 + 5e-6
+    highest = min(limit + r * (at - t) + w * abs(at - t) for t, limit in high)
+    lowest = max(limit + r * (at - t) - w * abs(at - t) for t, limit in low)
+    return (
+        {"rate_ppm": model.drift[0] * 1e6, "wander_ppm": model.drift[1] * 1e6, "offset_us": offset, "bound_us": bound},
+        {
+            "rate_ppm": r * 1e6,
+            "wander_ppm": w * 1e6,
+            "offset_us": round((highest + lowest) / 2) / 1000,
+            "bound_us": (ceil((highest - lowest) / 2) + 1) / 1000,
+        },
+    )
+
+
 CHECKS: dict[str, Callable[[Given], tuple[Results, Results]]] = {
     check.__name__: check
     for check in (
@@ -647,6 +675,7 @@ CHECKS: dict[str, Callable[[Given], tuple[Results, Results]]] = {
         edge_term,
         edge_kernel,
         sync_term,
+        clock_sync,
         window_term,
         step_term,
         budget,

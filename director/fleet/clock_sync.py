@@ -7,15 +7,16 @@ both). Together they say all that the burst can, and never less than the exchang
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from director.session.sync_file import REFERENCE_SPOOL, Clocks, StateLine, append, sync_spool
-from power_agent.clock import Clock, HostClock, read_pair
+from director.session.files import SPOOL
+from director.session.sync_file import Clocks, StateLine, append, sync_spool
 from power_agent.wire.messages import ClockExchange, Heartbeat
 
 BURST_NS = 1_000_000_000  # exchanges within this time are one burst
@@ -24,7 +25,6 @@ MOST_KEPT = 200  # exchanges of a host in memory
 MOST_WAITING = 100_000  # lines of all sessions that the disk has not taken
 MOST_HOSTS = 20_000
 WRITE_S = 1.0
-PAIR_TURNS = 10  # the director's wall clock is noted every so many writes
 _LATEST_NS = 1 << 61
 
 
@@ -75,15 +75,17 @@ class _Recording:
 class ClockSync:
     """Any thread may call this. What comes is collected at once and written by a thread of its own."""
 
-    def __init__(self, boot_id: str, tell: Callable[[str], None], clock: Clock | None = None) -> None:
+    def __init__(
+        self, boot_id: str, tell: Callable[[str], None], monotonic_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         """`boot_id` is the director's; `tell` hears what a person should know."""
         self._boot_id = boot_id
         self._tell = tell
-        self._clock = clock or HostClock()
+        self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}
         self._sessions: dict[str, tuple[Path, dict[str, _Recording]]] = {}
-        self._failing = False
+        self._failing: set[Path] = set()  # folders, told once
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clock-sync", daemon=True)
         self._writing = threading.Lock()
@@ -104,7 +106,7 @@ class ClockSync:
 
     def on_exchange(self, host: str, exchange: ClockExchange) -> None:
         """Take an exchange; for Listener. It may come late, twice, or be made up."""
-        now_ns = self._clock.monotonic_ns()
+        now_ns = self._monotonic_ns()
         with self._lock:
             known = self._known(host)
             if known is None or not _can_be(exchange, now_ns):
@@ -130,8 +132,8 @@ class ClockSync:
     def record(self, session: str, directory: Path, hosts: Collection[str]) -> None:
         """From now on, write what comes of these hosts for this session, and what came shortly before."""
         recordings = {host: _Recording(sync_spool(directory, host)) for host in hosts}
-        (directory / REFERENCE_SPOOL).parent.mkdir(exist_ok=True)
-        since_ns = self._clock.monotonic_ns() - BEFORE_NS
+        (directory / SPOOL).mkdir(exist_ok=True)
+        since_ns = self._monotonic_ns() - BEFORE_NS
         with self._lock:
             if session in self._sessions:
                 return
@@ -143,7 +145,6 @@ class ClockSync:
                         self._add_exchange(recording, exchange)
                 if known.clock_state:
                     self._add(recording, StateLine(clock_state=known.clock_state))
-        self._write_pairs()
 
     def end(self, session: str) -> None:
         """Write what came so far, and no more of this session. It may take as long as the disk takes.
@@ -156,7 +157,6 @@ class ClockSync:
                 burst = self._hosts[host].burst if host in self._hosts else None
                 for exchange in burst.kept() if burst is not None else []:
                     self._add_exchange(recording, exchange)
-        self._write_pairs()
         self._write()
         with self._lock:
             self._sessions.pop(session, None)
@@ -176,7 +176,7 @@ class ClockSync:
         recent = [exchange for exchange in recent if exchange.boot_id == recent[-1].boot_id]
         columns = [[getattr(e, name) for e in recent] for name in ("t1_ns", "t2_ns", "t3_ns", "t4_ns")]
         model = SyncedClock(Exchanges(*(np.array(column, np.int64) for column in columns)))
-        age_ns = self._clock.monotonic_ns() - max(e.t3_ns for e in recent)
+        age_ns = self._monotonic_ns() - max(e.t3_ns for e in recent)
         now = np.array([max(e.t4_ns for e in recent) + age_ns], np.int64)
         return SyncState(
             offset_ns=int(model.offset(now)[0]),
@@ -215,11 +215,7 @@ class ClockSync:
         recording.waiting.append(line)
 
     def _run(self) -> None:
-        turn = 0
         while not self._stop.wait(WRITE_S):
-            turn += 1
-            if turn % PAIR_TURNS == 0:
-                self._write_pairs()
             self._write()
 
     def _write(self) -> None:
@@ -231,31 +227,19 @@ class ClockSync:
                         if recording.waiting:
                             due.append((recording, recording.waiting))
                             recording.waiting = []
-            for number, (recording, lines) in enumerate(due):
-                if not self._append(recording.path, lines):
+            for recording, lines in due:
+                try:
+                    append(recording.path, lines)
+                    self._failing.discard(recording.path.parent)
+                except OSError as error:
                     with self._lock:  # again at the next turn; what came meanwhile comes after
-                        for later, kept in due[number:]:
-                            later.waiting = kept + later.waiting
-                    return
+                        recording.waiting = lines + recording.waiting
+                    self._tell_once(recording.path, error)
 
-    def _write_pairs(self) -> None:
-        pair = read_pair(self._clock)
-        with self._lock:
-            directories = [directory for directory, _ in self._sessions.values()]
-        with self._writing:
-            for directory in directories:
-                self._append(directory / REFERENCE_SPOOL, [tuple(pair)])
-
-    def _append(self, path: Path, lines: Sequence[msgspec.Struct | tuple[int, ...]]) -> bool:
-        try:
-            append(path, lines)
-        except OSError as error:
-            if not self._failing:
-                self._tell(f"{path} cannot be written: {error.strerror}; the bound of clocks grows until it can")
-            self._failing = True
-            return False
-        self._failing = False
-        return True
+    def _tell_once(self, path: Path, error: OSError) -> None:
+        if path.parent not in self._failing:
+            self._failing.add(path.parent)
+            self._tell(f"{path} cannot be written: {error.strerror}; the bound of clocks grows until it can")
 
 
 def _is_same(first: ClockExchange, exchange: ClockExchange) -> bool:

@@ -40,7 +40,7 @@ def read_phases(
             if any(mine is host and source.kind != "marks" for mine, source in sources):
                 warnings.append(f"phases stamped in wall time are left out: {error}")
     problems = Problems()
-    several = manifest.reference is not None or len(manifest.hosts) > 1
+    several = bool(manifest.reference_boot_id) or len(manifest.hosts) > 1
 
     def place(name: str, clock: str, at: Instants) -> tuple[Instants, Instants] | None:
         host = name or next(iter(hosts))

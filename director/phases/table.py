@@ -74,7 +74,6 @@ def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | 
         "parent": pa.array(table.parent, mask=table.parent < 0),
         "depth": pa.array(table.depth),
         "lane": text(table.lane_code, table.lanes),
-        "host": text(table.host_code, table.hosts, np.array(table.hosts)[table.host_code] == ""),
         "rank": pa.array(table.rank, mask=table.rank < 0),
         "flags": pa.array(table.flags),
         "time_bound_ns": pa.array(table.time_bound_ns),
@@ -82,5 +81,6 @@ def write_phases(path: Path, table: PhaseTable, joined: npt.NDArray[np.int64] | 
         "attributes": pa.array(attributes, type=pa.string()),
     }
     if joined is not None:
+        columns["host"] = text(table.host_code, table.hosts, np.array(table.hosts)[table.host_code] == "")
         columns["joined"] = pa.array(joined, mask=joined < 0)
     pq.write_table(pa.table(columns), path, compression="zstd")

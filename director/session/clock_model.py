@@ -220,8 +220,12 @@ def _without_isolated(found: Exchanges) -> Exchanges:
 def _stretch(found: Exchanges) -> _Stretch:
     origin, base = int(found.t1[0]), int(found.t2[0]) - int(found.t1[0])
     asked, answered = ((t - origin).astype(np.float64) for t in (found.t1, found.t4))
-    high, low = (((a - b) - base).astype(np.float64) for a, b in ((found.t2, found.t1), (found.t3, found.t4)))
-    rate, doubt = _mean_rate((asked + answered) / 2, low, high)
+    # 1 ns: clocks tell whole nanoseconds
+    high, low = (
+        ((found.t2 - found.t1) - base + 1).astype(np.float64),
+        ((found.t3 - found.t4) - base - 1).astype(np.float64),
+    )
+    rate, doubt = _mean_rate(asked, answered, low, high)
     knots = np.unique(np.concatenate((asked, answered)))
     at_most, at_least = np.full(len(knots), np.inf), np.full(len(knots), -np.inf)
     np.minimum.at(at_most, np.searchsorted(knots, asked), high - rate * asked)
@@ -234,16 +238,16 @@ def _stretch(found: Exchanges) -> _Stretch:
     return _Stretch(origin, base, rate, wander, knots, np.minimum(lower, upper), np.maximum(lower, upper))
 
 
-def _mean_rate(x: Floats, low: Floats, high: Floats) -> tuple[float, float]:
+def _mean_rate(asked: Floats, answered: Floats, low: Floats, high: Floats) -> tuple[float, float]:
     """The mean rate of the offset, and how wrong it may be: from the best exchanges near the begin and the end."""
-    span = x[-1] - x[0]
-    trip = high - low
-    early, late = np.flatnonzero(x <= x[0] + span / 4), np.flatnonzero(x >= x[-1] - span / 4)
+    first, last = asked[0], asked[-1]
+    quarter, trip = (last - first) / 4, high - low
+    early, late = np.flatnonzero(asked <= first + quarter), np.flatnonzero(asked >= last - quarter)[::-1]
     a, b = early[trip[early].argmin()], late[trip[late].argmin()]
-    apart = x[b] - x[a]
-    if apart <= 0:
+    if answered[b] <= asked[a]:
         return 0.0, MAX_SLEW
-    least, most = (low[b] - high[a]) / apart, (high[b] - low[a]) / apart
+    least = (low[b] - high[a]) / (answered[b] - asked[a])
+    most = (high[b] - low[a]) / (asked[b] - answered[a]) if asked[b] > answered[a] else np.inf
     if most < -MAX_SLEW or least > MAX_SLEW:
         return float(least + most) / 2, float(most - least) / 2
     least, most = max(least, -MAX_SLEW), min(most, MAX_SLEW)

@@ -18,8 +18,8 @@ import numpy as np
 
 from director.session.files import SPOOL, load_manifest, spool_path, store_manifest, sync_directory
 from director.session.log_files import collect_logs
-from director.session.manifest import Host, Manifest, Reference, StreamFile, Workload
-from director.session.sync_file import REFERENCE_SPOOL, read_reference, read_spool, sync_spool, write_parquet
+from director.session.manifest import Host, Manifest, StreamFile, Workload
+from director.session.sync_file import read_spool, sync_spool, write_parquet
 from director.session.trace_store import Piece, TraceWriter
 from power_agent.messages import Stream
 from power_agent.spool import SpoolDamaged, SpoolReader
@@ -61,9 +61,7 @@ def ingest(session: Path, state: Literal["complete", "recovered"]) -> Manifest:
                 missing += problems
                 damaged = damaged or bool(problems)
         hosts.append(_take_exchanges(session, host))
-    manifest = msgspec.structs.replace(
-        manifest, hosts=hosts, workload=workload, reference=_take_reference(session, manifest.reference)
-    )
+    manifest = msgspec.structs.replace(manifest, hosts=hosts, workload=workload)
     missing += collect_logs(session, manifest)
     manifest = msgspec.structs.replace(
         manifest, state=state, missing=list(dict.fromkeys(missing)), checksums=_seal(session)
@@ -122,17 +120,6 @@ def _take_exchanges(session: Path, host: Host) -> Host:
     if exchanges:
         write_parquet(session / file, exchanges)
     return msgspec.structs.replace(host, sync_file=file, clock_state=state)
-
-
-def _take_reference(session: Path, reference: Reference | None) -> Reference | None:
-    path = session / REFERENCE_SPOOL
-    if reference is None or not path.exists():
-        return reference
-    pairs = read_reference(path)
-    file = "traces/reference-clock.parquet" if pairs else ""
-    if pairs:
-        _write_clock(session / file, pairs)
-    return msgspec.structs.replace(reference, clock_file=file)
 
 
 def _read(part: Callable[[], list[T]], problems: list[str]) -> list[T]:

@@ -71,13 +71,6 @@ class Factors(msgspec.Struct, frozen=True, kw_only=True):
     carbon_g_per_kwh: float | None = None
 
 
-class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine whose monotonic clock is the session's: the director's, where there are several hosts."""
-
-    boot_id: str
-    clock_file: str = ""  # as of a host
-
-
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Schema of `manifest.json`."""
 
@@ -88,7 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     created_wall_ns: int
     hosts: list[Host] = []
-    reference: Reference | None = None  # None: one host, whose own clock is the session's
+    reference_boot_id: str = ""  # whose monotonic clock is the session's: the director's; empty: that of all hosts
     workload: Workload | None = None  # None: nothing was run, as in a replay
     idle_ns: list[tuple[int, int]] = []  # baseline intervals before and after the work, on the session's clock
     phase_sources: list[PhaseSource] = []

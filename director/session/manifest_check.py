@@ -25,7 +25,6 @@ def _nonsense(manifest: Manifest) -> Iterator[str]:
     if replay is not None and not (math.isfinite(replay.speed) and replay.speed > 0):
         yield f"a replay cannot have the speed {replay.speed}"
     files = [name for source in manifest.phase_sources for name in (source.file, source.arrival_file)]
-    files += [] if manifest.reference is None else [manifest.reference.clock_file]
     for host in manifest.hosts:
         files += [host.clock_file, host.sync_file, f"{host.name}.sqlite", *(file.file for file in host.streams)]
         if "/" in host.name:

@@ -29,8 +29,7 @@ class SessionClocks:
         self._trouble: list[str] = []
         self.lost: set[str] = set()  # hosts whose instants cannot be placed at all
         for host in manifest.hosts:
-            reference = manifest.reference
-            if reference is not None and not (host.boot_id and host.boot_id == reference.boot_id):
+            if manifest.reference_boot_id not in ("", host.boot_id):
                 model = self._model(host)
                 if model is None:
                     self.lost.add(host.name)
@@ -103,14 +102,18 @@ class SessionClocks:
         if len(bound):
             self._widest_ns[host] = max(self._widest_ns.get(host, 0), int(bound.max()))
 
+    def _wall(self, host: Host) -> WallClock:
+        if not host.clock_file:
+            raise ClockFileError(f"the wall clock of {host.name} was not recorded")
+        return WallClock.from_file(self._session / host.clock_file)
+
     def _model(self, host: Host) -> ClockModel | None:
-        reference = self._manifest.reference
-        assert reference is not None
+        reference = self._manifest.reference_boot_id
         reason = "the director heard no exchange of its clock"
         if host.sync_file:
             try:
                 path = self._session / host.sync_file
-                model = SyncedClock(read_parquet(path, host.boot_id, reference.boot_id))
+                model = SyncedClock(read_parquet(path, host.boot_id, reference))
             except (SyncFileError, ValueError) as error:
                 reason = str(error)
             else:
@@ -120,8 +123,11 @@ class SessionClocks:
                     for jump in model.jumps
                 ]
                 return model
+        directors = [other for other in self._manifest.hosts if other.boot_id == reference]
         try:
-            walls = [WallClock.from_file(self._session / name) for name in (host.clock_file, reference.clock_file)]
+            walls = [self._wall(one) for one in (host, *directors[:1])]
+            if not directors:
+                raise ClockFileError("no host of the session has the director's clock")
         except ClockFileError as error:
             self._trouble.append(
                 f"the clock of {host.name} cannot be tied to the session's: {reason}, and {error}. Its readings and "

@@ -2,7 +2,6 @@
 
 While a session runs they are lines of JSON in `spool/HOST.sync`: one object names the two clocks, then each array holds
 an exchange (t1, t2, t3, t4 in ns) of those. A torn last line is no line. Ingest makes `traces/HOST/sync.parquet` of it.
-`spool/reference.clock` holds the director's wall clock against its monotonic one, arrays as in `clock.parquet`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from director.session.files import SPOOL
 Instants = npt.NDArray[np.int64]
 
 COLUMNS = ("t1_ns", "t2_ns", "t3_ns", "t4_ns")
-REFERENCE_SPOOL = f"{SPOOL}/reference.clock"
 _LATEST = 1 << 62
 
 
@@ -95,22 +93,6 @@ def read_spool(path: Path) -> tuple[list[tuple[Clocks, tuple[int, int, int, int]
             elif line is not None and clocks is not None:
                 found.append((clocks, line))
     return found, state
-
-
-def read_reference(path: Path) -> list[tuple[int, int, int]]:
-    """The director's clock pairs of a running session.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    pairs = []
-    with path.open("rb") as file:
-        for raw in file:
-            try:
-                pairs.append(msgspec.json.decode(raw, type=tuple[int, int, int]))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                continue
-    return [pair for pair in pairs if all(abs(value) < _LATEST for value in pair)]
 
 
 def write_parquet(path: Path, rows: Sequence[tuple[Clocks, tuple[int, int, int, int]]]) -> None:
