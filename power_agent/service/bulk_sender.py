@@ -108,12 +108,18 @@ class BulkSender:
             if isinstance(message, Credit):
                 self._credit_bytes = message.bytes
             elif message.session in self._uplinks:
-                self._uplinks[message.session].receive(message)
+                try:
+                    self._uplinks[message.session].receive(message)
+                except Exception as error:
+                    self._uplinks[message.session].fail(error)
 
     def _work(self) -> int:
         """One turn of all sessions; how many bytes were sent."""
         sent = 0
         for uplink in self._uplinks.values():
             left = self._credit_bytes - sum(other.bytes_on_way for other in self._uplinks.values())
-            sent += uplink.work(max(0, left))
+            try:
+                sent += uplink.work(max(0, left))
+            except Exception as error:  # one session's trouble must not end the hand-over of all
+                uplink.fail(error)
         return sent
