@@ -9,8 +9,11 @@ from collections.abc import Sequence
 
 from power_agent.completion import EXAMPLES as _COMPLETION_EXAMPLES
 from power_agent.completion import SHELLS, NoCompletion, script
+from power_agent.option_values import merged, setting
 from power_agent.service.enroll import EXAMPLES as _ENROLL_EXAMPLES
 from power_agent.service.enroll import add_options as add_enroll_options
+from power_agent.service.serve import EXAMPLES as _SERVE_EXAMPLES
+from power_agent.service.serve import add_options as add_serve_options
 
 _WORK = ("samples", "tokens", "queries", "streams")
 _EXAMPLES = """\
@@ -50,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from power_agent.service.enroll import enroll
 
             return enroll(arguments)
+        if arguments.command == "serve":
+            from power_agent.service.serve import serve
+
+            return serve(arguments)
         return _mark(arguments)
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. What Python flushes at exit must not fail again.
@@ -86,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set",
         action="append",
         default=[],
-        type=_setting,
+        type=setting,
         metavar="DRIVER.KEY=VALUE",
         help="a setting of a driver, such as replay.path=spl.txt; may be given more than once",
     )
@@ -129,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_enroll_options(enroll)
 
+    text = "record on this host for a director, and hand over"
+    serve = commands.add_parser(
+        "serve", help=text, description=f"{text}.".capitalize(), epilog=_SERVE_EXAMPLES, formatter_class=examples
+    )
+    add_serve_options(serve)
+
     text = "print a script that lets a shell complete our words"
     completion = commands.add_parser(
         "completion",
@@ -151,14 +164,6 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _setting(text: str) -> tuple[str, str, str]:
-    name, equals, value = text.partition("=")
-    driver, dot, key = name.partition(".")
-    if not (equals and dot and driver and key):
-        raise argparse.ArgumentTypeError(f"{text!r} is not DRIVER.KEY=VALUE, such as replay.path=spl.txt")
-    return driver, key, value
-
-
 def _attribute(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (equals and key):
@@ -172,10 +177,7 @@ def _devices(arguments: argparse.Namespace) -> int:
     from drivers.discovery import Opened, open_drivers
     from power_agent import device_table
 
-    settings: dict[str, dict[str, str]] = {}
-    for driver, key, value in arguments.set:
-        settings.setdefault(driver, {})[key] = value
-    results = open_drivers(arguments.driver, root=Path(arguments.root), settings=settings)
+    results = open_drivers(arguments.driver, root=Path(arguments.root), settings=merged(arguments.set))
     try:
         text = device_table.as_json(results) if arguments.json else device_table.as_text(results)
     finally:
