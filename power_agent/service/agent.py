@@ -141,8 +141,8 @@ class Agent:
         Raises:
             OSError: the disk is full or fails.
         """
-        stage = request.stages[0] if request.stages else "testing"
-        return self._begin(name, stage, request.choices, local=True)
+        stages = sorted(request.stages) or ["testing"]  # ranging comes first
+        return self._begin(name, stages[0], request.choices, local=True)
 
     def _begin(self, name: str, stage: Stage, choices: SamplerChoices, *, local: bool) -> AgentSession:
         marks = self._run.marks(name)
@@ -202,7 +202,7 @@ class Agent:
         earlier = self._earlier(order.session)
         if session is not None and session.state.state != "failed" and not session.is_over:
             if session.state.stage != order.stage:
-                session.set_stage(order.stage)
+                session.enter_stage(order.stage, order.choices)
             else:
                 self.send(session.state)
         elif session is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from power_agent.host_facts import boot_id
 from power_agent.messages import Ready, SamplerSpec
@@ -20,6 +20,8 @@ from power_agent.wire.messages import SamplerChoices, SamplingState, Stage
 ALONE_S: Final = 3600.0  # that a sampler goes on when its agent is gone
 MAX_PROBLEMS = 20
 MAX_TEXT = 2000
+
+_Order: TypeAlias = Literal["work", "edge", "stage", "again", "stop", "leave"]
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,12 @@ class AgentSession:
         self._changed = changed
         self._tell = tell
         self._problems: list[str] = []
-        self._orders: queue.SimpleQueue[tuple[Literal["work", "edge", "stop", "leave"], int]] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[_Order, int]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"session {self.name}", daemon=True)
         self._ready: Ready | None = None
         self._tail_s = 0.0
         self._gap_s = 0.0
+        self._work_pid: int | None = None  # while it runs
         self.state = self._make_state("starting", time.monotonic_ns())
 
     @classmethod
@@ -123,11 +126,15 @@ class AgentSession:
         self.folder.record.job = job
         self._store()
 
-    def set_stage(self, stage: Stage) -> None:
-        """The director calls what is sampled now by another name."""
-        self.folder.record.stage = stage
-        self._store()
-        self._changed_to(self.state.state)
+    def enter_stage(self, stage: Stage, choices: SamplerChoices | None = None) -> None:
+        """Go on in another stage; with other choices (None: as before) the sampler is started again."""
+        record = self.folder.record
+        record.stage = stage
+        if choices is not None and choices != record.choices:
+            record.choices = choices
+            self._orders.put(("again", 0))
+        else:
+            self._orders.put(("stage", 0))
 
     def _run(self) -> None:
         try:
@@ -144,13 +151,31 @@ class AgentSession:
         recorder = Recorder(spec, self.folder.path, tell=lambda text: None)
         if spec.resume and not recorder.adopted:
             self._note(f"this agent was started anew; readings of about {self._gap_s:.1f} s are missing")
-        if recorder.is_over:
-            self._take_problems(recorder, 0)
-            self._end("failed")
-            return
+        order, seen = self._follow(recorder)
+        while order == "again":
+            self._changed_to("starting")
+            recorder.stop()
+            self._take_problems(recorder, seen)
+            spec = self._spec()
+            if spec is None:
+                break
+            recorder, self._ready = Recorder(spec, self.folder.path, tell=lambda text: None), None
+            if self._work_pid is not None:
+                recorder.work_started(self._work_pid)
+            order, seen = self._follow(recorder)
+        if order == "stop":
+            self._changed_to("stopping")
+            recorder.work_ended()
+            self._sleep(recorder.tail_s)
+        recorder.stop()
+        self._take_problems(recorder, seen)
+        if order != "leave":
+            self._end("stopped" if order == "stop" else "failed")
+
+    def _follow(self, recorder: Recorder) -> tuple[_Order | None, int]:
+        """Look after the sampler until an order ends that, or there is none; and how many problems were told."""
         seen = 0
-        order: Literal["work", "edge", "stop", "leave"] | None = None
-        while order not in ("stop", "leave"):
+        while not recorder.is_over:
             if recorder.ready is not None and self._ready is None:
                 self._ready, self._tail_s = recorder.ready, recorder.tail_s
                 self._changed_to("sampling")
@@ -160,20 +185,19 @@ class AgentSession:
             try:
                 order, pid = self._orders.get(timeout=1.0)
             except queue.Empty:
-                order, pid = None, 0
+                recorder.look()
+                continue
+            if order in ("stop", "leave", "again"):
+                return order, seen
             if order == "work":
+                self._work_pid = pid
                 recorder.work_started(pid)
             elif order == "edge":
+                self._work_pid = None
                 recorder.work_ended()
-            recorder.look()
-        if order == "stop":
-            self._changed_to("stopping")
-            recorder.work_ended()
-            self._sleep(recorder.tail_s)
-        recorder.stop()
-        self._take_problems(recorder, seen)
-        if order == "stop":
-            self._end("stopped")
+            else:
+                self._changed_to(self.state.state)
+        return None, seen
 
     def _sleep(self, seconds: float) -> None:
         """The tail; who wants this process to end does not wait for it."""

@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 from power_agent.service.agent_session import AgentSession
 from power_agent.service.local_server import Runner, may_speak_for
 from power_agent.service.session_folder import JobRecord, ProcessId
-from power_agent.wire.messages import FromAgent, SessionAnswer, SessionRequest, WorkloadEvent
+from power_agent.wire.messages import FromAgent, SessionAnswer, SessionRequest, Stage, WorkloadEvent
 
 NO_DIRECTOR_S: Final = 5.0  # before a job is measured without one
 PREPARE_S: Final = 60.0  # that a director may take for its preparations
@@ -59,6 +59,7 @@ class _Job:
     answer: SessionAnswer | None = None
     runner: Runner | None = None  # while it is connected
     since_s: float = 0.0  # of the state
+    next_since_s: float | None = None  # since when the director is asked for the next stage
     untold: bool = False  # it is done, and the director is to be told so when it is back
     unheard_s: float | None = None  # since when no director is heard, while its answer is awaited
 
@@ -141,6 +142,8 @@ class Jobs:
             if answer.state in ("complete", "refused"):
                 self._finish(job, answer)
                 return
+            if answer.state == "measuring":
+                job.next_since_s = None
             if answer.state == "measuring" and job.state == "asking":
                 job.state = "measuring"
                 self._keep(job)
@@ -173,6 +176,8 @@ class Jobs:
                 warning = f"{job.why_local}; this host alone is recorded, and handed over when a director takes it"
                 self._reply(job, self._answer(job, "measuring", [warning]))
         elif job.state == "measuring":
+            if job.next_since_s is not None and now_s - job.next_since_s > NO_DIRECTOR_S and not self._agent.linked:
+                self._enter_next(job, ["the director is away; this host alone has entered the testing stage"])
             work = job.record.work
             if job.runner is None and job.record.runner.is_gone() and (work is None or work.is_gone()):
                 if work is not None and not any(event.event == "ended" for event in job.record.events):
@@ -221,6 +226,12 @@ class Jobs:
         job.runner = runner
         if request.want == "stop" and job.state != "done":
             self._stop(job)
+        elif request.want == "next" and job.state == "measuring":
+            if job.local:
+                self._enter_next(job, [])
+            else:
+                job.next_since_s = time.monotonic()
+                self._agent.send(request)
 
     def _on_event(self, runner: Runner, event: WorkloadEvent) -> None:
         for job in self._jobs.values():
@@ -242,6 +253,13 @@ class Jobs:
         self._keep(job)
         if not job.local:
             self._agent.send(event)
+
+    def _enter_next(self, job: _Job, warnings: list[str]) -> None:
+        job.next_since_s = None
+        session = self._agent.session(job.session)
+        if session is not None:
+            session.enter_stage("testing")
+        self._reply(job, self._answer(job, "measuring", warnings, stage="testing"))
 
     def _stop(self, job: _Job) -> None:
         if job.record.stop and job.state == "stopping":
@@ -306,12 +324,15 @@ class Jobs:
         state: Literal["measuring", "stopping", "complete", "refused"],
         warnings: list[str] | None = None,
         reason: str = "",
+        stage: Stage | None = None,
     ) -> SessionAnswer:
         request = job.record.request
+        stages = sorted(request.stages) or ["testing"]  # ranging comes first
         return SessionAnswer(
             request=request.request,
             state=state,
             session=job.session or None,
+            stage=stage or stages[0],
             warnings=[text[:2000] for text in warnings or []],
             reason=reason[:2000],
         )

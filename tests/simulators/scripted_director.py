@@ -24,7 +24,6 @@ from power_agent.wire.messages import (
     SessionRequest,
     StartSampling,
     StopSampling,
-    WorkloadEvent,
 )
 from power_agent.wire.sockets import Address, AddressProblem
 
@@ -122,7 +121,8 @@ class ScriptedDirector:
         if isinstance(message, SamplingState) and message.session in self._requests:
             _, request = self._requests[message.session]
             if message.state == "sampling":
-                return [SessionAnswer(request=request, state="measuring", session=message.session)]
+                answer = SessionAnswer(request=request, state="measuring", session=message.session, stage=message.stage)
+                return [answer]
             if message.state in ("stopped", "failed"):
                 return [SessionAnswer(request=request, state="complete", session=message.session, report="the table\n")]
         return []
@@ -131,10 +131,14 @@ class ScriptedDirector:
         session = request.session or f"job-{request.request[:8]}"
         self._requests[session] = (host, request.request)
         self.admit(session)
+        if request.want == "state":
+            return []
+        if request.want == "next":
+            return [SessionAnswer(request=request.request, state="measuring", session=session, stage="testing")]
         if request.want == "start":
             return [
                 SessionAnswer(request=request.request, state="preparing", session=session),
-                StartSampling(session=session, choices=self.choices),
+                StartSampling(session=session, stage=sorted(request.stages or ["testing"])[0], choices=self.choices),
             ]
         return [
             SessionAnswer(request=request.request, state="stopping", session=session),
@@ -173,6 +177,3 @@ def _name(stream: Stream) -> str:
 def _instants(reader: SpoolReader, stream: Stream) -> list[int]:
     layout = row_struct(stream.channels)
     return [row[0] for _, payload in reader.batches(stream.id) for row in layout.iter_unpack(payload)]
-
-
-__all__ = ["ScriptedDirector", "WorkloadEvent", "free_ports", "instants", "rows", "wait_for"]
