@@ -275,7 +275,7 @@ class Agent:
         for session in sessions:
             session.join(max(0.1, end_s - time.monotonic()))
         end_s = time.monotonic() + HAND_OVER_S
-        while self.linked and any(s.is_over for s in self._sessions.values()) and time.monotonic() < end_s:
+        while self.linked and self._is_sending() and time.monotonic() < end_s:
             self._clear_away()
             time.sleep(0.05)
         self._link.close()
@@ -284,6 +284,11 @@ class Agent:
         self._context.destroy(linger=0)
         self._run.close()
         os.close(self._state_descriptor)
+
+    def _is_sending(self) -> bool:
+        """Whether a session that has ended is on its way to the director."""
+        with self._lock:
+            return any(s.is_over and not self._bulk.is_refused(s.name) for s in self._sessions.values())
 
     def _recording(self) -> list[str]:
         with self._lock:
@@ -316,6 +321,7 @@ class Agent:
         )
 
     def _retell(self) -> list[FromAgent]:
+        self._bulk.hurry()
         with self._lock:
             states: list[FromAgent] = [session.state for session in self._sessions.values()]
         return [*states, *self._jobs.retell()]

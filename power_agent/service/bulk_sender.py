@@ -55,6 +55,18 @@ class BulkSender:
             uplink = self._uplinks.get(session)
             return uplink is not None and uplink.whole
 
+    def is_refused(self, session: str) -> bool:
+        """Whether the director does not take a session now."""
+        with self._lock:
+            uplink = self._uplinks.get(session)
+            return uplink is not None and uplink.is_refused
+
+    def hurry(self) -> None:
+        """The director may take by now what it refused before."""
+        with self._lock:
+            for uplink in self._uplinks.values():
+                uplink.hurry()
+
     def forget(self, session: str) -> None:
         """Let go of a session's files."""
         with self._lock:

@@ -20,9 +20,9 @@ from power_agent.service.local_server import Runner, may_speak_for
 from power_agent.service.session_folder import JobRecord, ProcessId
 from power_agent.wire.messages import FromAgent, SessionAnswer, SessionRequest, Stage, WorkloadEvent
 
-NO_DIRECTOR_S: Final = 5.0  # before a job is measured without one
+NO_DIRECTOR_S: Final = 3.0  # before a job is measured without one
 PREPARE_S: Final = 60.0  # that a director may take for its preparations
-STOP_S: Final = 10.0  # without a director, after the job's end
+STOP_S: Final = 5.0  # without a director, after the job's end
 MOST_JOBS: Final = 100
 
 

@@ -110,6 +110,15 @@ class Uplink:
         """Sampling has ended: when all is sent, say so. Then `whole` becomes true."""
         self._finishing = True
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the director does not take it now."""
+        return bool(self._refusal)
+
+    def hurry(self) -> None:
+        """Do not wait after a refusal: the director may think otherwise by now."""
+        self._not_before_s = 0.0
+
     def fail(self, error: Exception) -> None:
         """Something went wrong here that should not: go on after a pause."""
         self._problem(f"handing over {self.session} failed, and is tried again: {type(error).__name__}: {error}")

@@ -139,7 +139,7 @@ def test_an_agent_that_is_killed_during_the_job_does_not_stop_it(site: Site) -> 
     wait_for(lambda: len(director.of(Hello)) > 1, "the next agent is there")
     process.communicate(b"\n", timeout=60)
     assert process.returncode == 6
-    wait_for(lambda: "complete" and not [p for p in site.state.iterdir() if p.is_dir()], "it is handed over")
+    wait_for(lambda: not [p for p in site.state.iterdir() if p.is_dir()], "it is handed over")
     assert instants(stored(site))["fake.power"] == site.journaled()
 
 
@@ -170,8 +170,10 @@ def test_where_nothing_can_be_recorded_the_job_runs(site: Site) -> None:
 
 
 def test_both_stages_run_the_job_twice(site: Site) -> None:
+    director = site.direct()
     status, output, errors = ended(start(site, "--stage", "testing", "--stage", "ranging", job="echo one; exit 0"))
     assert (status, output) == (0, b"one\none\n"), errors
+    assert [m.want for m in director.of(SessionRequest)] == ["start", "next", "stop"]  # type: ignore[attr-defined]
 
 
 def test_mistakes_are_told_before_anything_runs(site: Site) -> None:
