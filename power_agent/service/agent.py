@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,7 @@ import zmq
 from power_agent.host_facts import boot_id, describe_host
 from power_agent.service.agent_session import AgentSession, SamplerSettings, reboot_problem
 from power_agent.service.bulk_sender import BulkSender
+from power_agent.service.clock_asker import ClockAsker
 from power_agent.service.control_link import ControlLink
 from power_agent.service.jobs import Jobs
 from power_agent.service.local_messages import AgentHere
@@ -88,6 +90,7 @@ class Agent:
         self._context: zmq.Context[Any] = zmq.Context()
         self._sockets = connect(self._context, options.director, options.own, options.director_key)
         self._bulk = BulkSender(self._sockets, self.host)
+        self._clock = ClockAsker(self._sockets, self.host)
         self._jobs = Jobs(self, tell)
         self._start_id = secrets.token_hex(8)
         self._link = ControlLink(
@@ -111,7 +114,7 @@ class Agent:
         local = LocalServer(self._run.socket, here, on_message=self._jobs.on_message, on_gone=self._jobs.on_gone)
         self._bulk.start()
         self._link.start()
-        # Here the clock socket gets its thread, which asks the director for exchanges.
+        self._clock.start()
         try:
             while not is_over(self._jobs.any_open()):
                 self._jobs.look()
@@ -145,17 +148,23 @@ class Agent:
         return self._begin(name, stages[0], request.choices, local=True)
 
     def _begin(self, name: str, stage: Stage, choices: SamplerChoices, *, local: bool) -> AgentSession:
-        marks = self._run.marks(name)
+        problem = ""
+        try:
+            self._run.marks(name)
+        except OSError as error:
+            problem = f"marks of this host are not kept: {self._run.path / name}: {error.strerror or error}"
         record = SessionRecord(
             session=name,
             host=self.host,
             stage=stage,
             boot_id=boot_id(),
-            marks=str(marks),
+            marks=str(self._run.path / name),
             choices=choices,
             local=local,
         )
         session = self._add(SessionFolder.create(self._state, record))
+        if problem:
+            session.note(problem)
         session.start()
         return session
 
@@ -184,7 +193,8 @@ class Agent:
             elif problem := reboot_problem(found):
                 session = self._add(found, ended=problem)
             else:
-                self._run.marks(found.record.session)
+                with suppress(OSError):
+                    self._run.marks(found.record.session)
                 session = self._add(found)
                 session.start()
             self._jobs.restore(session)
@@ -278,6 +288,7 @@ class Agent:
         while self.linked and self._is_sending() and time.monotonic() < end_s:
             self._clear_away()
             time.sleep(0.05)
+        self._clock.close()
         self._link.close()
         self._bulk.close()
         self._sockets.close()

@@ -86,7 +86,7 @@ class AgentSession:
         """A session of an earlier agent that is not sampled any more, for `problem` if that is not empty."""
         session = cls(folder, SamplerSettings(), changed=lambda state: None, tell=tell)
         if problem:
-            session._note(problem)
+            session.note(problem)
         session._end("stopped")
         return session
 
@@ -140,7 +140,7 @@ class AgentSession:
         try:
             self._sample()
         except Exception as error:  # a mistake of ours: told, and what was recorded is handed over
-            self._note(f"a mistake of this program ended sampling: {type(error).__name__}: {error}")
+            self.note(f"a mistake of this program ended sampling: {type(error).__name__}: {error}")
             self._end("failed")
 
     def _sample(self) -> None:
@@ -150,7 +150,7 @@ class AgentSession:
             return
         recorder = Recorder(spec, self.folder.path, tell=lambda text: None)
         if spec.resume and not recorder.adopted:
-            self._note(f"this agent was started anew; readings of about {self._gap_s:.1f} s are missing")
+            self.note(f"this agent was started anew; readings of about {self._gap_s:.1f} s are missing")
         order, seen = self._follow(recorder)
         while order == "again":
             self._changed_to("starting")
@@ -214,7 +214,7 @@ class AgentSession:
         try:
             until_ns = self.folder.recorded_until_ns()
         except SpoolDamaged as error:
-            self._note(f"sampling cannot go on: {error}")
+            self.note(f"sampling cannot go on: {error}")
             return None
         if until_ns is not None:
             self._gap_s = (time.monotonic_ns() - until_ns) * 1e-9
@@ -222,10 +222,11 @@ class AgentSession:
 
     def _take_problems(self, recorder: Recorder, seen: int) -> int:
         for problem in recorder.problems[seen:]:
-            self._note(problem)
+            self.note(problem)
         return len(recorder.problems)
 
-    def _note(self, problem: str) -> None:
+    def note(self, problem: str) -> None:
+        """Tell of something that went wrong: now, to the director, and in the log that is handed over."""
         self._tell(f"session {self.name}: {problem}")
         self.folder.note(problem)
         if len(self._problems) < MAX_PROBLEMS:
@@ -235,7 +236,7 @@ class AgentSession:
         try:
             self.folder.store()
         except OSError as error:
-            self._note(f"its record cannot be written: {error.strerror}; an agent started anew may not know all")
+            self.note(f"its record cannot be written: {error.strerror}; an agent started anew may not know all")
 
     def _end(self, state: Literal["stopped", "failed"]) -> None:
         if not self.folder.spool.exists():  # marks and logs are handed over with a spool alone
@@ -243,7 +244,7 @@ class AgentSession:
             try:
                 SpoolWriter(self.folder.spool, {"host": record.host, "boot_id": record.boot_id}).close()
             except SpoolUnwritable as error:
-                self._note(str(error))
+                self.note(str(error))
         self.folder.end()
         self._changed_to(state)
 

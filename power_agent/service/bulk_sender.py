@@ -24,6 +24,7 @@ class BulkSender:
     """Runs from `start` to `close`. Any thread may add and finish sessions."""
 
     def __init__(self, sockets: AgentSockets, host: str) -> None:
+        self._sockets = sockets
         self._socket = sockets.bulk
         self._host = host
         self._lock = threading.Lock()
@@ -103,6 +104,7 @@ class BulkSender:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._socket.poll(_TURN_MS)
+            self._sockets.keep_connected(self._socket)
             with self._lock:
                 self._receive()
                 while self._work():

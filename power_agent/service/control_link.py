@@ -20,9 +20,11 @@ HELLO_S: Final = 1.0  # between two, while nobody answers
 REFUSED_S: Final = 5.0  # after a refusal
 SILENT_AFTER_BEATS: Final = 5
 NO_ANSWER_S: Final = 10.0  # before a person is told
+TELL_AGAIN_S: Final = 10.0  # between two equal texts
 _TURN_MS = 50
 _MOST_WAITING = 1000
 _MOST_AT_ONCE = 200
+_MOST_TOLD = 100
 
 
 class ControlLink:
@@ -49,6 +51,7 @@ class ControlLink:
             tell: hears what a person should know.
             unanswered: what a person should look at where no director answers.
         """
+        self._sockets = sockets
         self._socket = sockets.control
         self._hello = hello
         self._heartbeat = heartbeat
@@ -62,9 +65,9 @@ class ControlLink:
         self._beat_s = 1.0
         self._hello_at_s = self._beat_at_s = 0.0
         self._heard_s = time.monotonic()
-        self._told = ""  # of why there is no link
+        self._told_unanswered = False
+        self._told_s: dict[str, float] = {}
         self.linked = False
-        self.refusal = ""  # the last reason
         self.bad_frames = 0
 
     def start(self) -> None:
@@ -86,6 +89,7 @@ class ControlLink:
         while not self._stop.is_set():
             self._socket.poll(_TURN_MS)
             try:
+                self._sockets.keep_connected(self._socket)
                 self._receive()
                 self._speak(time.monotonic())
             except Exception as error:  # a mistake of ours must not cut an agent off
@@ -102,6 +106,7 @@ class ControlLink:
                 self.bad_frames += 1
                 continue
             self._heard_s = time.monotonic()
+            self._told_unanswered = False
             if isinstance(message, Welcome):
                 self._welcome(message)
             elif isinstance(message, Refused):
@@ -112,9 +117,8 @@ class ControlLink:
     def _welcome(self, message: Welcome) -> None:
         self._beat_s = message.heartbeat_s
         self._beat_at_s = 0.0
-        self.refusal = self._told = ""
         if not self.linked:
-            self._tell("the director has welcomed this agent")
+            self._tell_at_times("the director has welcomed this agent")
         self._outbox.clear()
         self.linked = True
         self._outbox.extend(self._retell())
@@ -124,17 +128,17 @@ class ControlLink:
             self.linked, self._hello_at_s = False, 0.0
             return
         self._hello_at_s = time.monotonic() + REFUSED_S
-        self.refusal = message.reason
-        self._tell_once(f"the director refuses this agent: {message.reason}")
+        self._tell_at_times(f"the director refuses this agent: {message.reason}")
 
     def _speak(self, now_s: float) -> None:
         silent_s = now_s - self._heard_s
         if self.linked and silent_s > SILENT_AFTER_BEATS * self._beat_s:
             self.linked = False
-            self._tell_once("the director is not heard any more; recording goes on, and is handed over when it is back")
+            self._tell_at_times("the director is not heard any more; what is recorded is handed over when it is back")
         if not self.linked:
-            if silent_s > NO_ANSWER_S:
-                self._tell_once(self._unanswered)
+            if silent_s > NO_ANSWER_S and not self._told_unanswered:
+                self._told_unanswered = True
+                self._tell(self._unanswered)
             if now_s >= self._hello_at_s:
                 self._hello_at_s = now_s + HELLO_S
                 self._put(self._hello())
@@ -155,7 +159,12 @@ class ControlLink:
             self._tell(f"not sent: {error}")
         return True
 
-    def _tell_once(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            self._tell(text)
+    def _tell_at_times(self, text: str) -> None:
+        """Tell, but not again what was told just now, however often a director changes its mind."""
+        now_s = time.monotonic()
+        if now_s - self._told_s.get(text, -TELL_AGAIN_S) < TELL_AGAIN_S:
+            return
+        if len(self._told_s) >= _MOST_TOLD:
+            self._told_s.clear()
+        self._told_s[text] = now_s
+        self._tell(text)

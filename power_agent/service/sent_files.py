@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,18 +40,19 @@ class SentFile:
 
 def sent_files(folder: Path) -> Iterator[SentFile]:
     """All plain files below the folder, in the order of their names; none where it is a link or not there."""
-    for root, folders, leaves, descriptor in os.fwalk(folder, follow_symlinks=False):
-        below = Path(root).relative_to(folder)
-        folders.sort()
-        if len(below.parts) + 2 > MAX_DEPTH:
-            folders.clear()  # what lies deeper could not be sent
-        for leaf in sorted(leaves):
-            try:
-                found = os.stat(leaf, dir_fd=descriptor, follow_symlinks=False)
-            except OSError:
-                continue  # it went away meanwhile
-            if _is_plain(found):
-                yield SentFile((below / leaf).as_posix(), found.st_size, descriptor, leaf)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for root, folders, leaves, descriptor in os.fwalk(folder, follow_symlinks=False):
+            below = Path(root).relative_to(folder)
+            folders.sort()
+            if len(below.parts) + 2 > MAX_DEPTH:
+                folders.clear()  # what lies deeper could not be sent
+            for leaf in sorted(leaves):
+                try:
+                    found = os.stat(leaf, dir_fd=descriptor, follow_symlinks=False)
+                except OSError:
+                    continue  # it went away meanwhile
+                if _is_plain(found):
+                    yield SentFile((below / leaf).as_posix(), found.st_size, descriptor, leaf)
 
 
 def _is_plain(found: os.stat_result) -> bool:
