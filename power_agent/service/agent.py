@@ -27,7 +27,7 @@ from power_agent.service.jobs import Jobs
 from power_agent.service.local_messages import AgentHere
 from power_agent.service.local_server import LocalServer
 from power_agent.service.run_folder import RunFolder
-from power_agent.service.session_folder import SessionFolder, SessionRecord, find_sessions
+from power_agent.service.session_folder import JobRecord, SessionFolder, SessionRecord, find_sessions
 from power_agent.wire.keys import KeyPair
 from power_agent.wire.messages import (
     FromAgent,
@@ -37,7 +37,6 @@ from power_agent.wire.messages import (
     SamplerChoices,
     SamplingState,
     SessionAnswer,
-    SessionRequest,
     Stage,
     StartSampling,
     StopSampling,
@@ -138,16 +137,18 @@ class Agent:
         with self._lock:
             return self._sessions.get(name)
 
-    def begin_local(self, name: str, request: SessionRequest) -> AgentSession:
-        """Sample for a session that no director has given.
+    def begin_local(self, name: str, job: JobRecord) -> AgentSession:
+        """Sample for a job in a session that no director has given.
 
         Raises:
             OSError: the disk is full or fails.
         """
-        stages = sorted(request.stages) or ["testing"]  # ranging comes first
-        return self._begin(name, stages[0], request.choices, local=True)
+        stages = sorted(job.request.stages) or ["testing"]  # ranging comes first
+        return self._begin(name, stages[0], job.request.choices, job)
 
-    def _begin(self, name: str, stage: Stage, choices: SamplerChoices, *, local: bool) -> AgentSession:
+    def _begin(
+        self, name: str, stage: Stage, choices: SamplerChoices, local_job: JobRecord | None = None
+    ) -> AgentSession:
         problem = ""
         try:
             self._run.marks(name)
@@ -160,7 +161,8 @@ class Agent:
             boot_id=boot_id(),
             marks=str(self._run.path / name),
             choices=choices,
-            local=local,
+            local=local_job is not None,
+            job=local_job,
         )
         session = self._add(SessionFolder.create(self._state, record))
         if problem:
@@ -228,7 +230,7 @@ class Agent:
         try:
             if running >= MOST_SESSIONS:
                 raise OSError(0, f"{running} sessions are sampled here already")
-            self._begin(order.session, order.stage, order.choices, local=False)
+            self._begin(order.session, order.stage, order.choices)
         except OSError as error:
             problem = f"{self.host} cannot record: {error.strerror or error} ({error.filename or self._state})"
             self._tell(f"session {order.session}: {problem}")

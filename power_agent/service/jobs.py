@@ -38,8 +38,8 @@ class Measures(Protocol):
     def send(self, message: FromAgent) -> None:
         """Tell the director."""
 
-    def begin_local(self, name: str, request: SessionRequest) -> AgentSession:
-        """Sample for a session that no director has given.
+    def begin_local(self, name: str, job: JobRecord) -> AgentSession:
+        """Sample for a job in a session that no director has given.
 
         Raises:
             OSError: the disk is full or fails.
@@ -282,17 +282,15 @@ class Jobs:
 
     def _go_local(self, job: _Job, why: str) -> None:
         job.local, job.why_local = True, why
-        request = job.record.request
-        name = _local_name(self._agent.host, request)
+        name = _local_name(self._agent.host, job.record.request)
         try:
-            session = self._agent.begin_local(name, request)
+            session = self._agent.begin_local(name, job.record)
         except OSError as error:
             reason = f"nothing is measured: {why}, and here nothing can be recorded: {error.strerror or error}"
             self._finish(job, self._answer(job, "refused", reason=reason))
             return
         job.session = session.name
         self._set(job, "starting here")
-        self._keep(job)
         self._tell(f"session {name}: {why}; it is recorded here alone, and handed over when a director is back")
 
     def _keep(self, job: _Job) -> None:

@@ -85,6 +85,7 @@ class Uplink:
         self._handed_over = False
         self._heard_s = clock_s()
         self._not_before_s = 0.0
+        self._unopened_s: float | None = None  # since when the spool cannot be opened
         self._look_s = 0.0
         self._tables_s = 0.0
 
@@ -209,9 +210,11 @@ class Uplink:
             try:
                 self._reader = SpoolReader(self._spool)
             except SpoolDamaged as error:
-                # Also so while its writer makes it.
-                self._problem(str(error))
-                self._not_before_s = self._clock_s() + LOOK_S
+                now_s = self._clock_s()
+                self._unopened_s = self._unopened_s if self._unopened_s is not None else now_s
+                if now_s - self._unopened_s > PAUSE_S:  # before that its writer may be making it
+                    self._problem(str(error))
+                self._not_before_s = now_s + LOOK_S
         return self._reader is not None
 
     def _declare(self, now_s: float) -> bool:

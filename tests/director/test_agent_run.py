@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
@@ -140,6 +141,19 @@ def test_an_agent_that_is_killed_during_the_job_does_not_stop_it(site: Site) -> 
     process.communicate(b"\n", timeout=60)
     assert process.returncode == 6
     wait_for(lambda: not [p for p in site.state.iterdir() if p.is_dir()], "it is handed over")
+    assert instants(stored(site))["fake.power"] == site.journaled()
+
+
+def test_an_agent_of_ones_own_that_is_killed_does_not_stop_the_job(site: Site) -> None:
+    director = site.direct()
+    process = start(site, job="read line; exit 6", stdin=subprocess.PIPE)
+    wait_for(lambda: director.of(WorkloadEvent), "the job runs")
+    (agent,) = [child for child in psutil.Process(process.pid).children() if "serve" in child.cmdline()]
+    agent.kill()
+    read = len(site.journaled())
+    wait_for(lambda: len(site.journaled()) > read + 10, "sampling goes on")
+    _, errors = process.communicate(b"\n", timeout=60)
+    assert process.returncode == 6 and "the table" in errors.decode()
     assert instants(stored(site))["fake.power"] == site.journaled()
 
 
