@@ -260,8 +260,9 @@ class AskedSession:
         if message.request != self._request.request:
             return
         self._session = message.session or self._session
-        for warning in message.warnings:
-            self._warn(warning)
+        if message.state != "preparing":  # until then, what is missing may still come
+            for warning in message.warnings:
+                self._warn(warning)
         self._follow(message)
 
     def _follow(self, answer: SessionAnswer) -> None:

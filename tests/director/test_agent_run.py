@@ -73,7 +73,7 @@ def test_where_no_agent_serves_one_is_started_for_the_job(site: Site) -> None:
     director = site.direct()
     status, output, errors = ended(start(site))
     assert (status, output) == (3, b"to stdout\n")
-    assert errors.endswith("the table\n") and "warning" not in errors
+    assert errors.endswith("the table\n") and "warning" not in errors, errors
     assert instants(stored(site))["fake.power"] == site.journaled()
     assert len(director.of(Hello)) == 1
     assert not (site.run_dir / "agent.sock").exists(), "it is gone"

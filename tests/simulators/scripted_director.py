@@ -137,7 +137,7 @@ class ScriptedDirector:
             return [SessionAnswer(request=request.request, state="measuring", session=session, stage="testing")]
         if request.want == "start":
             return [
-                SessionAnswer(request=request.request, state="preparing", session=session),
+                SessionAnswer(request=request.request, state="preparing", session=session, warnings=["not ready yet"]),
                 StartSampling(session=session, stage=sorted(request.stages or ["testing"])[0], choices=self.choices),
             ]
         return [
