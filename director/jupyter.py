@@ -16,8 +16,9 @@ from IPython.core.error import UsageError
 
 from director.commands.device_options import add_device_options
 from director.commands.parser import Parser, WrongUsage
-from director.commands.values import merged, seconds
+from director.commands.values import seconds
 from director.running.measured_block import MeasuredBlock, measure
+from power_agent.option_values import merged
 
 _FIRST_LINE = re.compile(r"%%measure(?P<options>[ \t].*|)\n?")
 NAME = "measure"

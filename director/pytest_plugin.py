@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from director.commands.values import merged, names, rate, setting
+from director.commands.values import names
+from power_agent.option_values import merged, rate, setting
 
 if TYPE_CHECKING:
     from director.running.measured_block import MeasuredBlock

@@ -1,4 +1,4 @@
-"""The command `power-agent`: what can be measured here, and marks from shell scripts."""
+"""The command `power-agent`: what can be measured here, marks from shell scripts, and the service of a host."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from collections.abc import Sequence
 
 from power_agent.completion import EXAMPLES as _COMPLETION_EXAMPLES
 from power_agent.completion import SHELLS, NoCompletion, script
+from power_agent.option_values import merged, setting
 from power_agent.service.enroll import EXAMPLES as _ENROLL_EXAMPLES
 from power_agent.service.enroll import add_options as add_enroll_options
+from power_agent.service.run import EXAMPLES as _RUN_EXAMPLES
+from power_agent.service.run import add_options as add_run_options
+from power_agent.service.serve import EXAMPLES as _SERVE_EXAMPLES
+from power_agent.service.serve import add_options as add_serve_options
 
 _WORK = ("samples", "tokens", "queries", "streams")
 _EXAMPLES = """\
@@ -18,7 +23,9 @@ examples:
   power-agent devices
   power-agent mark begin epoch --index 3
 
-A command is measured with: power-director run -- CMD
+  power-agent run --director 10.0.0.5 -- python train.py
+
+A command is measured on one machine alone with: power-director run -- CMD
 """
 _DEVICES_EXAMPLES = """\
 examples:
@@ -38,9 +45,10 @@ Counts and attributes may stand at the begin or at the end. In Python, power_age
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 ok, 2 wrong usage."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    """Run the command; returns its exit code: the job's; without a job 0 ok, 2 wrong usage."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    split = words.index("--") if words[:1] == ["run"] and "--" in words else len(words)
+    arguments = _parser().parse_args(words[:split])
     try:
         if arguments.command == "devices":
             return _devices(arguments)
@@ -50,6 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             from power_agent.service.enroll import enroll
 
             return enroll(arguments)
+        if arguments.command == "serve":
+            from power_agent.service.serve import serve
+
+            return serve(arguments)
+        if arguments.command == "run":
+            from power_agent.service.run import run
+
+            return run(arguments, words[split + 1 :])
         return _mark(arguments)
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. What Python flushes at exit must not fail again.
@@ -63,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     examples = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="power-agent",
-        description="See what power and energy can be measured here, and mark phases of a workload.",
+        description="See what power and energy can be measured here, mark phases of a workload, and serve a director.",
         epilog=_EXAMPLES,
         formatter_class=examples,
     )
@@ -86,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set",
         action="append",
         default=[],
-        type=_setting,
+        type=setting,
         metavar="DRIVER.KEY=VALUE",
         help="a setting of a driver, such as replay.path=spl.txt; may be given more than once",
     )
@@ -129,6 +145,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_enroll_options(enroll)
 
+    text = "record on this host for a director, and hand over"
+    serve = commands.add_parser(
+        "serve",
+        help=text,
+        description=f"{text}.".capitalize(),
+        epilog=_SERVE_EXAMPLES,
+        formatter_class=examples,
+        allow_abbrev=False,
+    )
+    add_serve_options(serve)
+
+    text = "run a command here, measured in a session of a director's"
+    run = commands.add_parser(
+        "run",
+        help=text,
+        usage="power-agent run --director ADDR [options] -- CMD [ARGUMENT ...]",
+        description=f"{text}.".capitalize(),
+        epilog=_RUN_EXAMPLES,
+        formatter_class=examples,
+        allow_abbrev=False,
+    )
+    add_run_options(run)
+
     text = "print a script that lets a shell complete our words"
     completion = commands.add_parser(
         "completion",
@@ -151,14 +190,6 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _setting(text: str) -> tuple[str, str, str]:
-    name, equals, value = text.partition("=")
-    driver, dot, key = name.partition(".")
-    if not (equals and dot and driver and key):
-        raise argparse.ArgumentTypeError(f"{text!r} is not DRIVER.KEY=VALUE, such as replay.path=spl.txt")
-    return driver, key, value
-
-
 def _attribute(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (equals and key):
@@ -172,10 +203,7 @@ def _devices(arguments: argparse.Namespace) -> int:
     from drivers.discovery import Opened, open_drivers
     from power_agent import device_table
 
-    settings: dict[str, dict[str, str]] = {}
-    for driver, key, value in arguments.set:
-        settings.setdefault(driver, {})[key] = value
-    results = open_drivers(arguments.driver, root=Path(arguments.root), settings=settings)
+    results = open_drivers(arguments.driver, root=Path(arguments.root), settings=merged(arguments.set))
     try:
         text = device_table.as_json(results) if arguments.json else device_table.as_text(results)
     finally:
@@ -188,7 +216,7 @@ def _devices(arguments: argparse.Namespace) -> int:
 
 def _completion(arguments: argparse.Namespace) -> int:
     try:
-        print(script(_parser(), arguments.shell, takes_command=False))
+        print(script(_parser(), arguments.shell, takes_command=True))
     except NoCompletion as error:
         print(f"power-agent: {error}", file=sys.stderr)
         return 1

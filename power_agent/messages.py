@@ -34,6 +34,7 @@ class SamplerSpec(msgspec.Struct, frozen=True, kw_only=True):
     root: str = "/"
     replay_clock: ReplayClockSpec | None = None
     resume: bool = False  # an earlier sampler died: go on in its spool, where it left off
+    alone_s: float = 0.0  # go on for so long when whoever gives the orders is gone: he may come back
 
 
 class DriverState(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ class ProcessWatch:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._started = _start_time(pid)
+        self._started = start_time(pid)
         self._fd: int | None = None
         with suppress(AttributeError, OSError):  # an old kernel or a sandbox, or the process has gone already
             self._fd = os.pidfd_open(pid)
@@ -26,7 +26,7 @@ class ProcessWatch:
         """Whether the process has ended, whether its parent has taken notice or not."""
         if self._fd is not None:
             return bool(select.select([self._fd], [], [], 0)[0])
-        return self._started is None or _start_time(self._pid) != self._started
+        return self._started is None or start_time(self._pid) != self._started
 
     def close(self) -> None:
         """Release the descriptor."""
@@ -35,7 +35,7 @@ class ProcessWatch:
             self._fd = None
 
 
-def _start_time(pid: int) -> bytes | None:
+def start_time(pid: int) -> bytes | None:
     """When the process started, in the kernel's ticks since boot; None where it is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()

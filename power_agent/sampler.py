@@ -70,6 +70,8 @@ class Sampler:
         self._is_ready = False
         self._commands = b""
         self._alone = False  # whoever gave the commands is gone
+        self._alone_since_s = 0.0
+        self._alone_s = spec.alone_s  # to go on then
         self._work: ProcessWatch | None = None
         self._work_ended_ns: int | None = None
         self._finished = False
@@ -177,7 +179,7 @@ class Sampler:
         if self._work is not None:
             sources += self._work.descriptors()
         readable, _, _ = select.select(sources, [], [], timeout_s)
-        if self._commands_fd in readable:
+        if self._commands_fd in readable or (self._alone and self._alone_s > 0):
             self._read_commands()
 
     def _on_terminate(self, *_: object) -> None:
@@ -187,10 +189,16 @@ class Sampler:
     # Commands
 
     def _read_commands(self) -> None:
-        received = os.read(self._commands_fd, MAX_COMMAND_BYTES)
-        if not received:
-            self._alone = True
+        try:
+            received = os.read(self._commands_fd, MAX_COMMAND_BYTES)
+        except BlockingIOError:  # somebody is there again, and says nothing
+            self._alone = False
             return
+        if not received:
+            if not self._alone:
+                self._alone, self._alone_since_s, self._commands = True, time.monotonic(), b""
+            return
+        self._alone = False
         *lines, self._commands = (self._commands + received).split(b"\n")
         self._commands = self._commands[:MAX_COMMAND_BYTES]
         for line in lines:
@@ -228,7 +236,7 @@ class Sampler:
 
     def _tail_is_over(self) -> bool:
         if self._work_ended_ns is None:
-            return True
+            return time.monotonic() >= self._alone_since_s + self._alone_s
         return self._clock.monotonic_ns() >= self._work_ended_ns + self._tail_s * 1e9
 
     # Readiness

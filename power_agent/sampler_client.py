@@ -7,15 +7,19 @@ import select
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
+from power_agent.adopted_sampler import AdoptedSampler
 from power_agent.messages import Ready, SamplerSpec
 
 SPEC_FILE = "sampler.json"
 LOG_FILE = "sampler.log"
+ORDERS_FILE = "orders"  # a FIFO, through which one who comes later can give orders, too
 MAX_READY_BYTES = 16 << 20
 KILL_TIMEOUT_S = 1.0
 LOG_LINES = 5  # of its log in an error message
@@ -29,9 +33,16 @@ class SamplerFailed(Exception):
 class SamplerClient:
     """A running sampling process. It outlives its client: left alone, it samples until the work has ended."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, ready_timeout_s: float) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes] | AdoptedSampler,
+        orders: BinaryIO,
+        log: Path,
+        ready_timeout_s: float,
+    ) -> None:
         self.ready: Ready | None = None  # not yet
         self._process = process
+        self._orders = orders
         self._log = log
         self._ready_timeout_s = ready_timeout_s
         self._ready_deadline_s = time.monotonic() + ready_timeout_s
@@ -49,9 +60,7 @@ class SamplerClient:
             SamplerFailed: it could not be started, or is not ready in time; then it has been ended.
         """
         client = cls.launch(spec, directory, python=python, ready_timeout_s=ready_timeout_s)
-        while (ready := client.look_ready(wait=True)) is None:
-            pass
-        return client, ready
+        return client, client.wait_ready()
 
     @classmethod
     def launch(
@@ -65,10 +74,13 @@ class SamplerClient:
         spec_file, log = directory / SPEC_FILE, directory / LOG_FILE
         try:
             spec_file.write_bytes(msgspec.json.encode(spec))
-            with log.open("ab") as stderr:
+            with (
+                log.open("ab") as stderr,
+                _pipe(directory / ORDERS_FILE if spec.alone_s > 0 else None) as (end, orders),
+            ):
                 process = subprocess.Popen(
                     [python, "-m", "power_agent.sampler", str(spec_file)],
-                    stdin=subprocess.PIPE,
+                    stdin=end,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     bufsize=0,
@@ -77,7 +89,27 @@ class SamplerClient:
                 )
         except OSError as error:
             raise SamplerFailed(f"the sampling process cannot be started in {directory}: {error}") from error
-        return cls(process, log, ready_timeout_s)
+        return cls(process, orders, log, ready_timeout_s)
+
+    @classmethod
+    def adopt(cls, spec: SamplerSpec, directory: Path, *, ready_timeout_s: float = 15.0) -> SamplerClient | None:
+        """Take over a sampling process that was launched here by one who is gone; None: there is none that runs."""
+        try:
+            orders = os.open(directory / ORDERS_FILE, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # no such file, or nobody reads it
+            return None
+        process = AdoptedSampler(orders, Path(spec.spool), directory / SPEC_FILE)
+        return cls(process, os.fdopen(orders, "wb", buffering=0), directory / LOG_FILE, ready_timeout_s)
+
+    def wait_ready(self) -> Ready:
+        """Wait for the first readings.
+
+        Raises:
+            SamplerFailed: it ended, or is not ready in time; then it has been ended.
+        """
+        while (ready := self.look_ready(wait=True)) is None:
+            pass
+        return ready
 
     def look_ready(self, *, wait: bool = False) -> Ready | None:
         """What the process says of itself once its first readings are there; None: not yet. May wait for news of it.
@@ -135,15 +167,18 @@ class SamplerClient:
 
     def forget(self) -> None:
         """In a forked child: let go of the process, which is the parent's."""
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._orders, self._process.stdout):
             if pipe is not None:
                 pipe.close()
         self._process.returncode = 0  # or its object would warn in the child that nobody waited for it
 
     def _read_ready(self, timeout_s: float) -> Ready | None:
+        if isinstance(self._process, AdoptedSampler):
+            ready = self._process.look_ready(timeout_s)
+            if ready is not None or time.monotonic() < self._ready_deadline_s:
+                return ready
         pipe = self._process.stdout
-        assert pipe is not None
-        if not select.select([pipe], [], [], timeout_s)[0]:
+        if pipe is None or not select.select([pipe], [], [], timeout_s)[0]:
             if time.monotonic() < self._ready_deadline_s:
                 return None
             within = f"within {self._ready_timeout_s:g} s"
@@ -165,7 +200,7 @@ class SamplerClient:
 
     def _end(self) -> None:
         self._process.kill()  # does nothing to a process that has ended
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._orders, self._process.stdout):
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
@@ -173,14 +208,33 @@ class SamplerClient:
             self._process.wait(KILL_TIMEOUT_S)
 
     def _send(self, command: str) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(f"{command}\n".encode())
+            self._orders.write(f"{command}\n".encode())
         except OSError as error:
             status = self._process.poll()
             ended = "" if status is None else f" (status {status})"
             text = f"the sampling process is gone{ended}; what it wrote before is in the spool"
             raise SamplerFailed(_with_log(text, self._log)) from error
+
+
+@contextmanager
+def _pipe(fifo: Path | None) -> Iterator[tuple[int, BinaryIO]]:
+    """The end for the new process, which is closed here afterwards, and ours, which stays open unless that fails."""
+    if fifo is None:
+        end, ours = os.pipe2(os.O_CLOEXEC)
+    else:
+        fifo.unlink(missing_ok=True)
+        os.mkfifo(fifo, 0o600)
+        end = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        ours = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    orders = os.fdopen(ours, "wb", buffering=0)
+    try:
+        yield end, orders
+    except BaseException:
+        orders.close()
+        raise
+    finally:
+        os.close(end)
 
 
 def _with_log(text: str, log: Path) -> str:

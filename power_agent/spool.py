@@ -82,6 +82,8 @@ class SpoolWriter:
             self._database.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
             if not resume:
                 self._database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+            else:
+                self._database.execute("DELETE FROM meta WHERE key = 'finished_ns'")  # not so any more
         except FileExistsError:
             raise SpoolUnwritable(f"{path} is there already; name a new file, so that no readings mix") from None
         except (OSError, sqlite3.Error) as error:
@@ -235,6 +237,12 @@ class SpoolReader:
                 (monotonic_ns, count),
             )
             return [ClockPair(*row) for row in rows]
+
+    def last_clock(self) -> ClockPair | None:
+        """The latest pair: how far the recording came; None: there is none."""
+        with self._reading("table clock"):
+            row = self._database.execute("SELECT * FROM clock ORDER BY monotonic_ns DESC LIMIT 1").fetchone()
+            return ClockPair(*row) if row is not None else None
 
     def ticks(self) -> list[TickCount]:
         """The ledger of each stream as of the last transaction."""

@@ -73,7 +73,12 @@ def test_every_page_is_found_from_the_index() -> None:
 
 @pytest.mark.parametrize(
     ("module", "command", "page"),
-    [("director.cli", "run", "docs/run.md"), ("power_agent.cli", "mark", "docs/marks.md")],
+    [
+        ("director.cli", "run", "docs/run.md"),
+        ("power_agent.cli", "mark", "docs/marks.md"),
+        ("power_agent.cli", "serve", "docs/agent.md"),
+        ("power_agent.cli", "run", "docs/agent.md"),
+    ],
 )
 def test_every_option_is_documented(module: str, command: str, page: str) -> None:
     told = subprocess.run([sys.executable, "-m", module, command, "--help"], capture_output=True, text=True, check=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from director.commands.values import names, rate, setting
+from director.commands.values import names
+from power_agent.option_values import rate, setting
 
 
 def add_device_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

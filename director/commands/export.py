@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from director.commands.parser import Commands, WrongUsage, fail
-from director.commands.values import number, positive
+from director.commands.values import positive
+from power_agent.option_values import number
 
 FORMATS = ("mlperf-training", "mlperf-inference", "csv", "parquet", "power-description")
 _ONLY_FOR = {

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from director.commands.device_options import add_device_options
 from director.commands.parser import Commands, WrongUsage, fail
-from director.commands.values import merged, not_negative, positive, seconds
+from director.commands.values import not_negative, positive, seconds
+from power_agent.option_values import merged
 
 if TYPE_CHECKING:
     from director.mlperf.qualify.live import LiveTest

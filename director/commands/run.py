@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from director.commands.device_options import add_device_options
 from director.commands.parser import Commands, Parser, WrongUsage, fail
 from director.commands.report import add_report_options, report_options
-from director.commands.values import count, merged, not_negative, positive, seconds
+from director.commands.values import count, not_negative, positive, seconds
+from power_agent.option_values import merged
 
 if TYPE_CHECKING:
     from director.running.config_file import Shape

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from director.running.block_results import Asked, Results, compute
-from director.running.recorder import Recorder
 from director.running.recording import Recording
 from director.running.run_command import default_directory, make_directory
 from director.running.run_options import RunOptions
 from director.session.files import hold
+from power_agent.recorder import Recorder
 
 
 class BlockSession:

@@ -10,7 +10,6 @@ from pathlib import Path
 from director.running.job_stdout import JobStdout
 from director.running.live_line import live_line
 from director.running.notices import say
-from director.running.recorder import Recorder
 from director.running.recording import Recording
 from director.running.run_options import RunOptions
 from director.session.files import SPOOL, spool_path
@@ -19,6 +18,7 @@ from director.session.manifest import Manifest
 from power_agent.clock import make_clock
 from power_agent.marks import DIRECTORY_VARIABLE
 from power_agent.messages import ReplayClockSpec
+from power_agent.recorder import Recorder
 from power_agent.workload import Signals, Workload, held_signals
 
 REPEAT_VARIABLE = "POWER_AGENT_REPEAT"

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from director.running.environment import as_text, boot_id, describe_host, result_changing
+from director.running.environment import result_changing
 from director.running.estimate_notice import estimate_notice
 from director.running.notices import say
-from director.running.recorder import Recorder
 from director.running.run_options import RunOptions
 from director.session.files import SPOOL, give_up_reserve, reserve_space, spool_path, store_manifest
 from director.session.log_files import plan_sources
 from director.session.manifest import Host, Manifest, Workload
+from power_agent.host_facts import as_text, boot_id, describe_host
 from power_agent.messages import ReplayClockSpec, SamplerSpec
+from power_agent.recorder import Recorder
 
 MARKS = "marks"
 
@@ -68,7 +69,7 @@ class Recording:
             (self.session / folder).mkdir()
         reserve_space(self.session)
         store_manifest(self.session, self.manifest)
-        recorder = Recorder(self._sampler_spec(), self.session / SPOOL, restarts=restarts)
+        recorder = Recorder(self._sampler_spec(), self.session / SPOOL, tell=say, restarts=restarts)
         if recorder.ready is not None:
             self.change(hosts=[msgspec.structs.replace(self.manifest.hosts[0], drivers=recorder.ready.drivers)])
         self._announce(recorder)

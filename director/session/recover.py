@@ -8,13 +8,13 @@ import msgspec
 
 from director.answers.progress import progress_bar
 from director.answers.report_command import report
-from director.running.environment import boot_id
 from director.running.notices import say
 from director.running.run_options import ReportOptions
 from director.running.series import SeriesRun, load_series, report_series, store_series
 from director.session.files import MANIFEST, SPOOL, SessionError, hold, load_manifest, spool_path, store_manifest
 from director.session.ingest import ingest
 from director.session.manifest import Host, Manifest
+from power_agent.host_facts import boot_id
 from power_agent.spool import SpoolDamaged, SpoolReader
 
 

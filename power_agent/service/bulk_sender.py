@@ -24,6 +24,7 @@ class BulkSender:
     """Runs from `start` to `close`. Any thread may add and finish sessions."""
 
     def __init__(self, sockets: AgentSockets, host: str) -> None:
+        self._sockets = sockets
         self._socket = sockets.bulk
         self._host = host
         self._lock = threading.Lock()
@@ -54,6 +55,18 @@ class BulkSender:
         with self._lock:
             uplink = self._uplinks.get(session)
             return uplink is not None and uplink.whole
+
+    def is_refused(self, session: str) -> bool:
+        """Whether the director does not take a session now."""
+        with self._lock:
+            uplink = self._uplinks.get(session)
+            return uplink is not None and uplink.is_refused
+
+    def hurry(self) -> None:
+        """The director may take by now what it refused before."""
+        with self._lock:
+            for uplink in self._uplinks.values():
+                uplink.hurry()
 
     def forget(self, session: str) -> None:
         """Let go of a session's files."""
@@ -91,6 +104,7 @@ class BulkSender:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._socket.poll(_TURN_MS)
+            self._sockets.keep_connected(self._socket)
             with self._lock:
                 self._receive()
                 while self._work():
@@ -108,12 +122,18 @@ class BulkSender:
             if isinstance(message, Credit):
                 self._credit_bytes = message.bytes
             elif message.session in self._uplinks:
-                self._uplinks[message.session].receive(message)
+                try:
+                    self._uplinks[message.session].receive(message)
+                except Exception as error:
+                    self._uplinks[message.session].fail(error)
 
     def _work(self) -> int:
         """One turn of all sessions; how many bytes were sent."""
         sent = 0
         for uplink in self._uplinks.values():
             left = self._credit_bytes - sum(other.bytes_on_way for other in self._uplinks.values())
-            sent += uplink.work(max(0, left))
+            try:
+                sent += uplink.work(max(0, left))
+            except Exception as error:  # one session's trouble must not end the hand-over of all
+                uplink.fail(error)
         return sent

@@ -46,6 +46,7 @@ class ClockAsker:
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`boot_id`: of the machine whose clock `monotonic_ns` is; None: this one."""
+        self._sockets = sockets
         self._socket = sockets.clock
         self._host = host
         self._boot_id = BOOT_ID.read_text().strip() if boot_id is None else boot_id
@@ -71,6 +72,7 @@ class ClockAsker:
     def _run(self) -> None:
         periods = 0
         while not self._stop.is_set():
+            self._sockets.keep_connected(self._socket)
             asked = self._burst()
             if not asked:
                 pause_s = RETRY_S

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from power_agent.messages import Event, Stream
+from power_agent.service.sent_files import SentFile, sent_files
 from power_agent.spool import SpoolDamaged, SpoolReader
 from power_agent.wire.frames import MAX_CHUNK_BYTES
 from power_agent.wire.messages import (
@@ -38,6 +39,8 @@ SILENCE_S: Final = 3.0  # without an answer: declare again
 PAUSE_S: Final = 5.0  # after a refusal
 BATCHES_AT_ONCE: Final = 16
 PAIRS_AT_ONCE: Final = 5000
+MAX_FILES: Final = 10_000  # of a session, as the director takes them
+MAX_NAMES_BYTES: Final = 1 << 20  # of all of them: they must fit into one HandOver
 
 _host_file: msgspec.msgpack.Decoder[HostFile] = msgspec.msgpack.Decoder(HostFile)
 
@@ -57,7 +60,7 @@ class Uplink:
         """`spool` may not exist yet. `folders`: where files that begin with "marks" and "logs" are."""
         self.session = session
         self.whole = False  # all is durable at the director
-        self.problems: list[str] = []  # in plain words, each once
+        self._problems: list[str] = []  # each once
         self._host = host
         self._spool = spool
         self._folders = dict(folders)
@@ -76,12 +79,20 @@ class Uplink:
         self._tables_last: TablesUpdate | None = None
         self._clock_ns: int | None = None  # of the last pair that was acknowledged
         self._damaged = 0
+        self._unreadable: set[str] = set()  # names of files
+        self._refusal = ""
         self._finishing = False
         self._handed_over = False
         self._heard_s = clock_s()
         self._not_before_s = 0.0
+        self._unopened_s: float | None = None  # since when the spool cannot be opened
         self._look_s = 0.0
         self._tables_s = 0.0
+
+    @property
+    def problems(self) -> list[str]:
+        """What a person should know, in plain words."""
+        return [*self._problems, *([self._refusal] if self._refusal else [])]
 
     @property
     def bytes_on_way(self) -> int:
@@ -100,6 +111,21 @@ class Uplink:
         """Sampling has ended: when all is sent, say so. Then `whole` becomes true."""
         self._finishing = True
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the director does not take it now."""
+        return bool(self._refusal)
+
+    def hurry(self) -> None:
+        """Do not wait after a refusal: the director may think otherwise by now."""
+        self._not_before_s = 0.0
+
+    def fail(self, error: Exception) -> None:
+        """Something went wrong here that should not: go on after a pause."""
+        self._problem(f"handing over {self.session} failed, and is tried again: {type(error).__name__}: {error}")
+        self.reset()
+        self._not_before_s = self._clock_s() + PAUSE_S
+
     def reset(self) -> None:
         """The connection is another one: declare again, and send again what is not acknowledged."""
         self._declared = None
@@ -115,10 +141,11 @@ class Uplink:
         """Take the director's answer."""
         self._heard_s = self._clock_s()
         if isinstance(message, BulkRefused):
-            self._problem(f"the director does not take {self.session} now: {message.reason}")
+            self._refusal = f"the director does not take {self.session} now: {message.reason}"
             self.reset()
             self._not_before_s = self._heard_s + PAUSE_S
             return
+        self._refusal = ""
         self._acked_seq = message.seq if not self._resume_known else max(self._acked_seq, message.seq)
         self._sent_seq = max(self._sent_seq, self._acked_seq)
         while self._on_way and self._on_way[0][0] <= self._acked_seq:
@@ -131,7 +158,7 @@ class Uplink:
             self._resume_known = True
             self._forget_way()
             self._resume_known = True
-        self.whole = self.whole or message.whole
+        self.whole = self.whole or (message.whole and self._handed_over)
 
     def work(self, credit_bytes: int) -> int:
         """Send what may be sent, at most `credit_bytes` of rows and file contents; how many were sent."""
@@ -183,9 +210,11 @@ class Uplink:
             try:
                 self._reader = SpoolReader(self._spool)
             except SpoolDamaged as error:
-                # Also so while its writer makes it.
-                self._problem(str(error))
-                self._not_before_s = self._clock_s() + LOOK_S
+                now_s = self._clock_s()
+                self._unopened_s = self._unopened_s if self._unopened_s is not None else now_s
+                if now_s - self._unopened_s > PAUSE_S:  # before that its writer may be making it
+                    self._problem(str(error))
+                self._not_before_s = now_s + LOOK_S
         return self._reader is not None
 
     def _declare(self, now_s: float) -> bool:
@@ -241,29 +270,37 @@ class Uplink:
                 return sent
         return sent
 
-    def _files(self) -> Iterator[tuple[str, Path, int]]:
+    def _files(self) -> Iterator[tuple[str, SentFile]]:
+        count, name_bytes = 0, 0
         for kind, folder in self._folders.items():
-            for path in sorted(folder.rglob("*")):
-                name = f"{kind}/{path.relative_to(folder).as_posix()}"
+            for file in sent_files(folder):
+                name = f"{kind}/{file.name}"
                 try:
-                    if path.is_symlink() or not path.is_file():
-                        continue
                     _host_file.decode(msgspec.msgpack.encode(name))
-                    yield name, path, path.stat().st_size
-                except msgspec.ValidationError:
-                    self._problem(f"{path} is not sent: give it a name of letters, digits and . _ + - alone")
-                except OSError:
-                    continue  # it went away meanwhile
+                except (msgspec.ValidationError, UnicodeEncodeError):
+                    text = f"{folder}/{file.name} is not sent: give it a name of letters, digits and . _ + - alone"
+                    self._problem(text.encode("utf-8", "backslashreplace").decode())
+                    continue
+                count, name_bytes = count + 1, name_bytes + len(name)
+                if count > MAX_FILES or name_bytes > MAX_NAMES_BYTES:
+                    self._problem(f"{folder} holds more files than are sent: {MAX_FILES}, or 1 MiB of their names")
+                    return
+                if name not in self._unreadable:
+                    yield name, file
 
     def _send_files(self, credit_bytes: int) -> int:
         sent = 0
-        for name, path, size in self._files():
-            offset = self._sent_sizes.get(name, -1)
+        for name, file in self._files():
+            offset, size = self._sent_sizes.get(name, -1), file.size
             while sent < credit_bytes and (offset < size):
                 start = max(0, offset)
-                with path.open("rb") as file:
-                    file.seek(start)
-                    content = file.read(min(MAX_CHUNK_BYTES, size - start))
+                try:
+                    content = file.read(start, min(MAX_CHUNK_BYTES, size - start))
+                except OSError as error:
+                    if not isinstance(error, FileNotFoundError):
+                        self._unreadable.add(name)
+                        self._problem(f"{name} of {self.session} is not sent: {error.strerror or error}")
+                    break
                 chunk = FileChunk(session=self.session, host=self._host, path=name, offset=start, content=content)
                 if not self._push(chunk):
                     return sent
@@ -315,7 +352,7 @@ class Uplink:
         last_ns = self._clock_ns if self._clock_ns is not None else -(2**63)
         if self._reader.clock_after(last_ns, 1):
             return
-        files = {name: size for name, _, size in self._files()}
+        files = {name: file.size for name, file in self._files()}
         if any(self._acked_sizes.get(name, -1) < size for name, size in files.items()):
             return
         message = HandOver(
@@ -329,8 +366,8 @@ class Uplink:
         return self._send(message)
 
     def _problem(self, text: str) -> None:
-        if text not in self.problems and len(self.problems) < 20:
-            self.problems.append(text)
+        if text not in self._problems and len(self._problems) < 20:
+            self._problems.append(text)
 
 
 def _same_tables(one: TablesUpdate, other: TablesUpdate) -> bool:

@@ -137,11 +137,14 @@ class WorkloadEvent(_Message, frozen=True, kw_only=True):
 
 
 class SessionRequest(_Message, frozen=True, kw_only=True):
-    """Agent → director: whoever runs a job on this host asks for a session, or for its end. Repeated harmlessly."""
+    """Agent → director: whoever runs a job on this host asks for a session, or for its end. Repeated harmlessly.
+
+    "next" ends the ranging stage of a session of two stages, and prepares the testing stage.
+    """
 
     request: Word  # drawn by the asker; the answer bears it
-    want: Literal["start", "stop", "state"]
-    session: SessionName | None = None  # of "stop" and "state"; of "start" the director chooses the name
+    want: Literal["start", "next", "stop", "state"]
+    session: SessionName | None = None  # of all but "start", whose name the director chooses
     hosts: Annotated[list[HostName], Meta(max_length=10_000)] = []  # to measure; empty: the asker's host alone
     label: Word = ""
     argv: Annotated[
@@ -153,7 +156,10 @@ class SessionRequest(_Message, frozen=True, kw_only=True):
 
 
 class SessionAnswer(_Message, frozen=True, kw_only=True):
-    """Director → agent: how the session that was asked for stands, at each change."""
+    """Director → agent: how the session that was asked for stands, at each change.
+
+    "preparing" and "measuring" are of `stage`: a session of two stages comes to both twice.
+    """
 
     request: Word
     state: Literal["preparing", "measuring", "stopping", "complete", "refused"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from power_agent.wire.frames import MAX_CLOCK_FRAME_BYTES, MAX_FRAME_BYTES
@@ -62,11 +64,31 @@ class Address:
 
 @dataclass
 class AgentSockets:
-    """Each belongs to the one thread that uses it."""
+    """Each belongs to the one thread that uses it, and that calls `keep_connected` a few times per second."""
 
     control: zmq.Socket[bytes]
     bulk: zmq.Socket[bytes]
     clock: zmq.Socket[bytes]
+    address: Address
+    renew_s: float
+    _connected_s: dict[zmq.Socket[bytes], float] = field(default_factory=dict)
+
+    def keep_connected(self, socket: zmq.Socket[bytes]) -> None:
+        """Connect anew where there has been no connection for long.
+
+        ZeroMQ gives up for good whoever sent a longer message than is allowed, or broke its protocol.
+        """
+        import zmq
+
+        now_s = time.monotonic()
+        if socket.poll(0, zmq.POLLOUT):
+            self._connected_s[socket] = now_s
+        elif now_s - self._connected_s.setdefault(socket, now_s) > self.renew_s:
+            self._connected_s[socket] = now_s
+            endpoint = self.address.endpoint((self.control, self.bulk, self.clock).index(socket))
+            with suppress(zmq.ZMQError):  # it was given up
+                socket.disconnect(endpoint)
+            socket.connect(endpoint)
 
     def close(self) -> None:
         """Close all; what was not sent is dropped."""
@@ -75,7 +97,12 @@ class AgentSockets:
 
 
 def connect(
-    context: zmq.Context[Any], address: Address, own: KeyPair | None, director_public: bytes | None
+    context: zmq.Context[Any],
+    address: Address,
+    own: KeyPair | None,
+    director_public: bytes | None,
+    *,
+    renew_s: float = 15.0,  # longer than a handshake with a director that is busy
 ) -> AgentSockets:
     """The agent's sockets. They connect, and connect again, by themselves; none waits for the director.
 
@@ -104,7 +131,8 @@ def connect(
             socket.curve_serverkey = z85.encode(director_public)
         socket.connect(address.endpoint(offset))
         sockets.append(socket)
-    return AgentSockets(*sockets)
+    control, bulk, clock = sockets
+    return AgentSockets(control, bulk, clock, address, renew_s)
 
 
 def limit(socket: zmq.Socket[bytes], messages: int, frame_bytes: int) -> None:

@@ -50,7 +50,7 @@ sender.close()
 
 
 def free_address() -> str:
-    from test_fleet_listener import free_ports
+    from scripted_director import free_ports
 
     return f"127.0.0.1:{free_ports()}"
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import random
 import socket
 import struct
@@ -14,6 +13,8 @@ import pytest
 from made_spool import MadeSpool, read_instants
 
 zmq = pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
+
+from scripted_director import free_ports  # noqa: E402
 
 from director.fleet.listener import Listener  # noqa: E402
 from director.fleet.peer_limits import MUTE_AFTER, MUTE_S, PeerLimits  # noqa: E402
@@ -38,19 +39,6 @@ from power_agent.wire.messages import (  # noqa: E402
 from power_agent.wire.sockets import Address, AddressProblem, AgentSockets, connect  # noqa: E402
 
 DEADLINE_S = 20.0
-
-
-def free_ports() -> int:
-    """The first of three ports in a row that nobody listens on."""
-    for port in range(20_000 + os.getpid() % 20_000, 60_000, 7):
-        try:
-            for offset in range(3):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-            return port
-        except OSError:
-            continue
-    raise AssertionError("no free ports")
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from director.cli import main
-from director.running.recorder import Recorder
 from director.session.files import SessionError, load_manifest
 from director.session.ingest import row_dtype
 from director.session.manifest import Manifest
 from power_agent.messages import SamplerSpec
+from power_agent.recorder import Recorder
 from power_agent.spool import SpoolDamaged, SpoolReader
 
 DEADLINE_S = 60.0
@@ -293,7 +293,7 @@ def test_a_sampler_that_cannot_be_started_again_costs_the_readings_not_the_job(t
 
 
 def test_without_a_sampler_everything_is_a_plain_problem(tmp_path: Path) -> None:
-    recorder = Recorder(SamplerSpec(spool=str(tmp_path / "no/such/directory/spool"), host="h"), tmp_path)
+    recorder = Recorder(SamplerSpec(spool=str(tmp_path / "no/such/directory/spool"), host="h"), tmp_path, tell=print)
     assert recorder.ready is None
     assert "nothing is measured: the sampler did not start" in recorder.problems[0]
     recorder.work_started(1)

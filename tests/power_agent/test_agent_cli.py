@@ -165,7 +165,7 @@ def test_colour_only_on_a_terminal_that_wants_it(root: Path) -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["device"], "invalid choice: 'device'"),
-        (["devices", "--set", "path=x"], "'path=x' is not DRIVER.KEY=VALUE, such as replay.path=spl.txt"),
+        (["devices", "--set", "path=x"], "'path=x' is not DRIVER.KEY=VALUE, such as estimate.idle_watts=40"),
         (["mark", "begin"], "the following arguments are required: NAME"),
         (["mark", "start", "epoch"], "invalid choice: 'start'"),
         (["mark", "begin", "epoch", "--samples", "many"], "invalid float value: 'many'"),

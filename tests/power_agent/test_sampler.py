@@ -407,8 +407,7 @@ def test_the_users_own_folders_are_not_taken_for_the_projects(
 
 def test_what_is_not_understood_is_noted(setup: Setup) -> None:
     client = setup.start(setup.spec(["fake"]))
-    assert client._process.stdin is not None
-    client._process.stdin.write(b"work now\n\xff\xfe\n" + b"x" * 10_000 + b"\n\n")
+    client._orders.write(b"work now\n\xff\xfe\n" + b"x" * 10_000 + b"\n\n")
     client.stop(10)
     reader = SpoolReader(setup.spool)
     assert {event.source for event in reader.events()} == {"sampler"}

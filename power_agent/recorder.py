@@ -1,4 +1,4 @@
-"""The sampler as a run sees it: whatever happens to it, the job goes on, and the report says what is missing."""
+"""A sampler as whoever measures sees it: whatever happens to it, the job goes on, and what is missing is told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from director.running.notices import say
 from power_agent.messages import Ready, SamplerSpec
 from power_agent.sampler_client import SamplerClient, SamplerFailed
 
@@ -22,23 +21,39 @@ MOST_TAIL_S = 30.0  # for the slowest device: the job has ended, and somebody wa
 class Recorder:
     """Starts the sampler, speaks to it while it lives, and starts it again when it dies.
 
-    `problems` says in plain words what went wrong. Without `restarts` it need not be looked after.
+    `problems` says in plain words what went wrong; `tell` hears it at once. Without `restarts` it need not be looked
+    after. A sampler of this session that still runs, left by one who died, is taken over.
     """
 
-    def __init__(self, spec: SamplerSpec, directory: Path, *, restarts: bool = True) -> None:
+    def __init__(
+        self, spec: SamplerSpec, directory: Path, *, tell: Callable[[str], None], restarts: bool = True
+    ) -> None:
         self.problems: list[str] = []
         self.ready: Ready | None = None  # what the first sampler said of itself
+        self._tell = tell
         self._spec = spec
         self._directory = directory
-        self._client: SamplerClient | None = None
+        self._client: SamplerClient | None = SamplerClient.adopt(spec, directory)
+        self.adopted = self._client is not None
         self._work_pid: int | None = None  # while it runs
         self._restarts = 0 if restarts else MOST_RESTARTS
         self._died_at_s = 0.0
         self._restart_at_s: float | None = None
         try:
-            self._client, self.ready = SamplerClient.start(spec, directory)
+            client = self._client or SamplerClient.launch(spec, directory)
+            self.ready = client.wait_ready()
+            self._client = client
         except SamplerFailed as error:
-            self.note(f"nothing is measured: the sampler did not start: {error}")
+            self._client = None
+            if spec.resume:
+                self._lose(f"the sampler did not start again: {error}")
+            else:
+                self.note(f"nothing is measured: the sampler did not start: {error}")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no sampler, and none will be started."""
+        return self._client is None and self._restart_at_s is None
 
     @property
     def tail_s(self) -> float:
@@ -54,7 +69,8 @@ class Recorder:
             self._lose("the sampler died")
         elif self._client.ready is None:
             try:
-                if self._client.look_ready() is not None:
+                if (ready := self._client.look_ready()) is not None:
+                    self.ready = self.ready or ready
                     self._restart_at_s = None
                     gap_s = time.monotonic() - self._died_at_s + UNSAVED_S
                     self.note(f"the sampler was started again; readings of up to {gap_s:.1f} s are missing")
@@ -94,7 +110,7 @@ class Recorder:
     def note(self, problem: str) -> None:
         """Tell of something that went wrong, now and in the report."""
         self.problems.append(problem)
-        say(f"warning: {problem}")
+        self._tell(f"warning: {problem}")
 
     def _lose(self, problem: str) -> None:
         self._client = None
