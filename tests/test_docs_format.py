@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from made_fleet_session import made_training
 
 from director.answers.questions import Questions
 from director.answers.results import write_results
+from director.session.fleet_record import AgentEvent, AgentRecord, Fleet, StageSpan, Transition
+from power_agent.wire.messages import SamplerChoices
 
 PAGE = Path(__file__).parent.parent / "docs" / "session-format.md"
 JOB = "from power_agent import phase\nwith phase('run', samples=3):\n    pass"
@@ -69,6 +72,12 @@ def test_json_is_documented(session: Path, file: str) -> None:
     there = set(fields(json.loads((session / file).read_text())))
     assert there - named(file) == set(), f"{file} has fields that {PAGE.name} does not name"
     assert documented_fields(file) - there == set(), f"{PAGE.name} names fields that {file} does not have"
+
+
+def test_the_part_of_a_fleet_is_documented() -> None:
+    kinds = (Fleet, StageSpan, Transition, AgentRecord, AgentEvent, SamplerChoices)
+    there = {field.name for kind in kinds for field in msgspec.structs.fields(kind)}
+    assert there <= named("fleet of manifest.json")
 
 
 @pytest.mark.parametrize("file", ["phases.parquet", "energies.parquet"])

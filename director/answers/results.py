@@ -122,8 +122,11 @@ def write_results(
 
 
 def _span(manifest: Manifest, clocks: SessionClocks) -> tuple[int, int]:
-    """Begin and end of the command; where nothing was run or its edges were not seen, of the traces."""
+    """Begin and end of the command; where none was run, of the stages; where its edges were not seen, of the traces."""
     begin, end, _ = clocks.workload_span()
+    spans = manifest.fleet.spans if manifest.fleet is not None else []
+    if manifest.workload is None and spans and spans[-1].end_ns is not None:
+        return spans[0].begin_ns, spans[-1].end_ns
     if begin is None or end is None:
         first, last = None, None
         for host in manifest.hosts:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from director.answers.summary import EnergyFigure, PhaseGroup
 from director.energy.component_energy import ComponentEnergy
 from director.energy.components import Component
+from director.session.fleet_record import fleet_notices
 from director.session.manifest import Manifest
 
 FULL_COVERAGE = 0.99
@@ -27,6 +28,8 @@ def session_warnings(
     `problems` holds what is known to be wrong with energies and phases.
     """
     warnings: list[str] = [*manifest.missing]
+    if manifest.fleet is not None:
+        warnings += fleet_notices(manifest.fleet)
     states = [(host.name, state) for host in manifest.hosts for state in host.drivers]
     if not tree:
         warnings.append("no power or energy was measured: `power-agent devices` says what each driver needs")

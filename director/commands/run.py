@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director.commands.device_options import add_device_options
+from director.commands.fleet_options import add_fleet_options
 from director.commands.parser import Commands, Parser, WrongUsage, fail
 from director.commands.report import add_report_options, report_options
+from director.commands.serve import add_sessions_option
 from director.commands.values import count, not_negative, positive, seconds
 from power_agent.option_values import merged
 
@@ -26,6 +28,7 @@ examples:
   power-director run --loadgen build/logs --json result.json -- python main.py --scenario Offline
   power-director run --phase-pattern 'epoch=^Epoch (?P<index>\\d+)' -- python train.py
   power-director run --replay spl.txt --loadgen mlperf_log_detail.txt
+  power-director run --hosts node1,node2 -- mpirun -H node1,node2 ./train.sh
 
 --rate, --set and --phase-pattern may be given more than once.
 The job keeps its terminal, its standard streams, its signals and its exit status.
@@ -78,6 +81,9 @@ def add(commands: Commands) -> None:
     replay = run.add_argument_group("replay")
     replay.add_argument("--replay", type=Path, metavar="FILE", help="a recorded trace to measure; CMD may be left out")
     replay.add_argument("--replay-speed", type=positive, default=1.0, metavar="X", help="times as fast as recorded")
+    fleet = run.add_argument_group("other machines, through `power-director serve` on this one")
+    add_fleet_options(fleet)
+    add_sessions_option(fleet)
     factors = run.add_argument_group("cost and carbon; nothing is assumed")
     factors.add_argument("--cost-per-kwh", type=not_negative, metavar="X", help="price of a kWh")
     factors.add_argument("--currency", default="", metavar="CODE", help="its currency, such as EUR")
@@ -131,8 +137,9 @@ def _config_shapes() -> dict[str, Shape]:
         **dict.fromkeys(("replay-speed", "cost-per-kwh", "currency", "carbon-g-per-kwh", "json"), "value"),
         **dict.fromkeys(("quiet", "explain"), "flag"),
         "live": "switch",
-        **dict.fromkeys(("rate", "set"), "table"),
-        "drivers": "comma list",
+        **dict.fromkeys(("run-dir", "sessions"), "value"),
+        **dict.fromkeys(("rate", "set", "ranges"), "table"),
+        **dict.fromkeys(("drivers", "hosts"), "comma list"),
         "phase-pattern": "list",
         "mllog": "optional",
     }
@@ -145,6 +152,12 @@ def _run(arguments: argparse.Namespace, command: list[str]) -> int:
     arguments = _with_config(arguments)
     try:
         options = _run_options(arguments, command)
+        if arguments.hosts is not None:
+            from director.commands.fleet_run import run_on_hosts
+
+            return run_on_hosts(arguments, options)
+        if arguments.ranges:
+            raise WrongUsage("--ranges is for meters of other machines, with --hosts; here it is --set")
         if options.repeat > 1:
             from director.running.series import run_series
 

@@ -17,12 +17,13 @@ import msgspec
 from director.session.files import spool_path
 from power_agent.messages import SPOOL_VERSION, Stream
 from power_agent.row_format import row_struct
-from power_agent.spool import MAX_BATCH_BYTES, SCHEMA
+from power_agent.spool import MAX_BATCH_BYTES, SCHEMA, SpoolDamaged, SpoolReader
 from power_agent.wire.frames import MAX_CHUNK_BYTES
-from power_agent.wire.messages import BatchFrame, FileChunk, StreamsDeclared, TablesUpdate
+from power_agent.wire.messages import BatchFrame, FileChunk, HandOver, StreamsDeclared, TablesUpdate
 
 _FILES = "CREATE TABLE IF NOT EXISTS files(path TEXT PRIMARY KEY, size INTEGER NOT NULL);"
 _MAX_WAL_BYTES = 8 << 20
+_HANDED_OVER = "handed_over"  # key of table `meta`: all that the host recorded is here
 MAX_FILES = 10_000
 
 Outcome = Literal["taken", "repeat", "resend"]
@@ -30,6 +31,23 @@ Outcome = Literal["taken", "repeat", "resend"]
 
 class NotTaken(Exception):
     """Something that came does not fit what is here; repeating it does not help. The text says why."""
+
+
+def is_handed_over(session: Path, host: str) -> bool:
+    """Whether all that the host recorded is durable in the session's directory, as an earlier director found."""
+    path = spool_path(session, host)
+    if not path.is_file():
+        return False
+    try:
+        reader = SpoolReader(path)
+    except SpoolDamaged:
+        return False
+    try:
+        return reader.meta().get(_HANDED_OVER) == "1"
+    except SpoolDamaged:
+        return False
+    finally:
+        reader.close()
 
 
 class Replica:
@@ -110,6 +128,7 @@ class Replica:
             self._row_sizes[stream.id] = row_struct(stream.channels).size
         self._added.append(("INSERT OR IGNORE INTO streams VALUES(?, ?)", new))
         self._add_meta(message.meta)
+        self._note_handed_over(False)
 
     def add_batch(self, message: BatchFrame) -> Outcome:
         """Collect a batch. "resend": the one before it is missing, or it was damaged on the way.
@@ -173,6 +192,14 @@ class Replica:
         """The same for all files."""
         return dict(self._sizes)
 
+    def note_hand_over(self, message: HandOver) -> None:
+        """The host says that this is all: where all of it is here, or collected, that is kept for the next director."""
+        sizes = self._next_sizes
+        if self._next_seq >= message.last_seq and all(
+            sizes.get(path, -1) >= size for path, size in message.files.items()
+        ):
+            self._note_handed_over(True)
+
     def forget(self) -> None:
         """Drop what was collected and not written."""
         self._added, self._batches, self._chunks = [], [], []
@@ -214,8 +241,12 @@ class Replica:
         taken, self.unsynced = self.unsynced, []
         return taken
 
+    def _note_handed_over(self, is_so: bool) -> None:
+        self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", [(_HANDED_OVER, str(int(is_so)))]))
+
     def _add_meta(self, meta: dict[str, str]) -> None:
-        rows: list[tuple[object, ...]] = [(key, value) for key, value in meta.items() if key != "spool_version"]
+        ours = ("spool_version", _HANDED_OVER)
+        rows: list[tuple[object, ...]] = [(key, value) for key, value in meta.items() if key not in ours]
         self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", rows))
 
     def _durable_sizes(self, recorded: dict[str, int]) -> dict[str, int]:

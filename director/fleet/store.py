@@ -38,6 +38,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class _Session:
     directory: Path
     hosts: frozenset[str] | None  # None: any host
+    whole: frozenset[str]  # hosts that have handed over all
+    ending: bool
 
 
 @dataclass
@@ -58,9 +60,15 @@ class _Peer:
 class FleetStore:
     """`take` and `commit` belong to one thread; `admit` and `dismiss` may be called by any."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        """`tell` hears what a person should know: that a disk is full, and that it works again."""
+    def __init__(
+        self, tell: Callable[[str], None], on_whole: Callable[[str, str], None] = lambda _session, _host: None
+    ) -> None:
+        """`tell` hears what a person should know: that a disk is full, and that it works again.
+
+        `on_whole` (session, host) hears that all of a host is durable; it is called by `commit` and must not wait.
+        """
         self._tell = tell
+        self._on_whole = on_whole
         self._lock = threading.Lock()
         self._sessions: dict[str, _Session] = {}
         self._peers: dict[tuple[str, str], _Peer] = {}
@@ -70,10 +78,32 @@ class FleetStore:
         self.repeats = 0
         self.pending_bytes = 0  # collected, and not durable yet
 
-    def admit(self, session: str, directory: Path, hosts: Collection[str] | None = None) -> None:
-        """Take what these hosts send for a session (None: any host) into its directory. Repeated harmlessly."""
+    def admit(
+        self,
+        session: str,
+        directory: Path,
+        hosts: Collection[str] | None = None,
+        *,
+        whole: Collection[str] = (),
+        ending: bool = True,
+    ) -> None:
+        """Take what these hosts send for a session (None: any host) into its directory. Repeated harmlessly.
+
+        Hosts in `whole` are told that all they have is here. Until the session is `ending` nobody is told so: an agent
+        that is started again while it is measured shall go on in the spool that it has.
+        """
         with self._lock:
-            self._sessions[session] = _Session(directory, None if hosts is None else frozenset(hosts))
+            any_or_hosts = None if hosts is None else frozenset(hosts)
+            self._sessions[session] = _Session(directory, any_or_hosts, frozenset(whole), ending)
+
+    def progress(self, session: str) -> dict[str, int]:
+        """A number by host that rises with what became durable; of hosts that send."""
+        with self._lock:
+            return {
+                host: peer.replica.seq + sum(peer.replica.sizes.values()) + (peer.replica.clock_ns or 0)
+                for (name, host), peer in self._peers.items()
+                if name == session
+            }
 
     def dismiss(self, session: str) -> None:
         """Take nothing for this session any more, and let go of its files."""
@@ -88,6 +118,9 @@ class FleetStore:
         """Collect a message from a connection. Returns a refusal, if any; acknowledgements come from `commit`."""
         with self._lock:
             key = (message.session, message.host)
+            known = self._sessions.get(message.session)
+            if known is not None and message.host in known.whole:
+                return Ack(session=message.session, seq=0, whole=True)
             try:
                 peer = self._peer(key, route)
                 self._touched[key] = peer
@@ -106,6 +139,9 @@ class FleetStore:
             written: list[tuple[tuple[str, str], _Peer]] = []
             for key, peer in touched.items():
                 try:
+                    end = peer.hand_over
+                    if end is not None and peer.number >= end.tables:
+                        peer.replica.note_hand_over(end)
                     peer.replica.write()
                     written.append((key, peer))
                 except (OSError, sqlite3.Error) as error:
@@ -176,6 +212,9 @@ class FleetStore:
             self._failing.discard(key)
             self._tell(f"session {key[0]}: what {key[1]} sends can be stored again")
         replica = peer.replica
+        whole = self._sessions[key[0]].ending and _is_whole(peer)
+        if whole:
+            self._on_whole(*key)
         paths = list(replica.sizes) if peer.all_files else peer.files
         ack = Ack(
             session=key[0],
@@ -184,7 +223,7 @@ class FleetStore:
             clock_ns=replica.clock_ns,
             files={path: replica.size_of(path) for path in paths},
             resend=peer.resend,
-            whole=_is_whole(peer),
+            whole=whole,
         )
         peer.resend = peer.answer = peer.all_files = False
         peer.files = set()

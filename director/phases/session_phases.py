@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from director.phases.builder import LOG_RESOLUTION_NS, Point
 from director.phases.sources import IsEarly, Problems, line_pattern, loadgen, mark_files, mllog
 from director.phases.table import PhaseTable
 from director.session.clock_pairs import ClockFileError, Instants, WallClock
+from director.session.fleet_record import Fleet
 from director.session.manifest import Host, Manifest, PhaseSource
 from director.session.session_clocks import SessionClocks
 from power_agent.messages import MarkEvent, ReplayClockSpec
@@ -28,8 +29,10 @@ def read_phases(
     Returns the table, the points in time that were marked, and what is wrong with the sources, in plain words.
     """
     hosts = {host.name: host for host in manifest.hosts} or {"": Host(name="")}
+    if manifest.director is not None:
+        hosts.setdefault(manifest.director.name, manifest.director)
     sources = [(hosts.get(source.host, next(iter(hosts.values()))), source) for source in manifest.phase_sources]
-    sources += [of_host for _, source in sources for of_host in _folders(session, manifest, source)]
+    sources += [of_host for _, source in sources for of_host in _folders(session, hosts, source)]
     warnings: list[str] = []
     walls: dict[str, WallClock] = {}
     for host in hosts.values():
@@ -63,6 +66,7 @@ def read_phases(
             early = partial(is_early, host.name) if host.name in walls and host.name not in clocks.lost else None
             for event in _events(session, source, host.boot_id, problems, early):
                 yield _of_host(event, host.name) if several else _on_session_clock(event, manifest.replay_clock)
+        yield from _stages(manifest.fleet)
 
     work = manifest.workload
     table, found, points = phase_builder.build(
@@ -98,11 +102,11 @@ def _events(
     return line_pattern.read(path, source.pattern, problems, arrivals, is_early)
 
 
-def _folders(session: Path, manifest: Manifest, source: PhaseSource) -> Iterator[tuple[Host, PhaseSource]]:
+def _folders(session: Path, hosts: Mapping[str, Host], source: PhaseSource) -> Iterator[tuple[Host, PhaseSource]]:
     """Marks of several hosts lie in a folder for each."""
     if source.kind == "marks" and not source.host:
-        for host in manifest.hosts:
-            if (session / source.file / host.name).is_dir():
+        for host in hosts.values():
+            if host.name and (session / source.file / host.name).is_dir():
                 yield host, msgspec.structs.replace(source, file=f"{source.file}/{host.name}", host=host.name)
 
 
@@ -110,6 +114,19 @@ def _of_host(event: MarkEvent, host: str) -> MarkEvent:
     """Lanes and keys hold the numbers of processes, which several hosts may share."""
     key = f"{host}/{event.key}" if event.key else ""
     return msgspec.structs.replace(event, host=host, lane=f"{host}/{event.lane}", key=key)
+
+
+def _stages(fleet: Fleet | None) -> Iterator[MarkEvent]:
+    """The stages of a session of two are phases; that of a session of one is its whole."""
+    if fleet is None or len(fleet.stages) < 2:
+        return
+    for span in fleet.spans:
+        begin = MarkEvent(
+            t_ns=span.begin_ns, clock="monotonic", op="begin", name=span.stage, key=f"stage {span.stage}", lane="stages"
+        )
+        yield begin
+        if span.end_ns is not None:
+            yield msgspec.structs.replace(begin, t_ns=span.end_ns, op="end")
 
 
 def _on_session_clock(event: MarkEvent, replay: ReplayClockSpec | None) -> MarkEvent:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -30,10 +30,11 @@ _PIECE_BYTES = 8 << 20  # of rows from the spool that are in memory together, an
 _SPOOL_DONE = "spool.done"
 
 
-def ingest(session: Path, state: Literal["complete", "recovered"]) -> Manifest:
+def ingest(session: Path, state: Literal["complete", "recovered"], keep: Collection[str] = ()) -> Manifest:
     """Convert all that the session's spool directory holds, and give the session its final state.
 
-    A spool with damage is converted as far as it can be read, told of in `missing`, and kept.
+    A spool with damage is converted as far as it can be read, told of in `missing`, and kept. Those of the hosts in
+    `keep` are kept, too: the rest of their readings is still to come.
 
     Raises:
         SessionError: the manifest cannot be read.
@@ -62,13 +63,14 @@ def ingest(session: Path, state: Literal["complete", "recovered"]) -> Manifest:
                 damaged = damaged or bool(problems)
         hosts.append(_take_exchanges(session, host))
     manifest = msgspec.structs.replace(manifest, hosts=hosts, workload=workload)
+    _take_directors_clock(session, manifest, missing)
     missing += collect_logs(session, manifest)
     manifest = msgspec.structs.replace(
         manifest, state=state, missing=list(dict.fromkeys(missing)), checksums=_seal(session)
     )
     store_manifest(session, manifest)
     if not damaged:
-        _remove_spool(session)
+        _remove_spool(session, keep)
     return manifest
 
 
@@ -120,6 +122,22 @@ def _take_exchanges(session: Path, host: Host) -> Host:
     if exchanges:
         write_parquet(session / file, exchanges)
     return msgspec.structs.replace(host, sync_file=file, clock_state=state)
+
+
+def _take_directors_clock(session: Path, manifest: Manifest, problems: list[str]) -> None:
+    """Convert the wall clock of the director's machine, where that is none of the hosts."""
+    fleet, director = manifest.fleet, manifest.director
+    if fleet is None or director is None or not spool_path(session, director.name).exists():
+        return
+    try:
+        reader = SpoolReader(spool_path(session, director.name))
+    except SpoolDamaged as error:
+        problems.append(f"{error}. What was stamped by the wall clock of {director.name} cannot be placed")
+        return
+    try:
+        fleet.director_clock_file = _take(session, director, reader, problems).clock_file
+    finally:
+        reader.close()
 
 
 def _read(part: Callable[[], list[T]], problems: list[str]) -> list[T]:
@@ -203,7 +221,13 @@ def _seal_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _remove_spool(session: Path) -> None:
+def _remove_spool(session: Path, keep: Collection[str]) -> None:
+    kept = [spool_path(session, host).name for host in keep if spool_path(session, host).exists()]
+    if kept:
+        for path in (session / SPOOL).iterdir():
+            if not path.name.startswith(tuple(kept)):  # each with its -wal and -shm
+                path.unlink()
+        return
     # Renamed first, so that a half removed spool is never taken for one that was cut short.
     done = session / _SPOOL_DONE
     if done.exists():

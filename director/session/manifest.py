@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from director.session.fleet_record import Fleet
 from power_agent.messages import DriverState, Event, ReplayClockSpec, Stream, TickCount
 
 SCHEMA_VERSION = 1
@@ -89,5 +90,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     replay_clock: ReplayClockSpec | None = None
     factors: Factors = Factors()
     repeat_index: int | None = None  # position in a series of repeats
+    fleet: Fleet | None = None  # of a session that `power-director serve` kept: its agents, stages and states
     missing: list[str] = []  # in plain words, what a crash took
     checksums: dict[str, str] = {}  # sha256 of every raw file, by relative path
+
+    @property
+    def director(self) -> Host | None:
+        """The director's machine, which is none of the measured hosts; a job, marks and logs may be of it."""
+        fleet = self.fleet
+        if fleet is None or not fleet.asker:
+            return None
+        return Host(name=fleet.director_host, boot_id=fleet.director_boot_id, clock_file=fleet.director_clock_file)

@@ -24,6 +24,7 @@ def _nonsense(manifest: Manifest) -> Iterator[str]:
     yield from (f"{instant} ns is no instant" for instant in instants if abs(instant) >= _LATEST_NS)
     if replay is not None and not (math.isfinite(replay.speed) and replay.speed > 0):
         yield f"a replay cannot have the speed {replay.speed}"
+    yield from _fleet_nonsense(manifest)
     files = [name for source in manifest.phase_sources for name in (source.file, source.arrival_file)]
     for host in manifest.hosts:
         files += [host.clock_file, host.sync_file, f"{host.name}.sqlite", *(file.file for file in host.streams)]
@@ -35,3 +36,16 @@ def _nonsense(manifest: Manifest) -> Iterator[str]:
     for name in files:
         if "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             yield f"{name!r} is not a file of the session"
+
+
+def _fleet_nonsense(manifest: Manifest) -> Iterator[str]:
+    names = []
+    fleet = manifest.fleet
+    if fleet is not None:
+        names += [fleet.director_host, *(record.host for record in fleet.agents)]
+        instants = [transition.t_ns for transition in fleet.transitions] + fleet.director_restarts_ns
+        instants += [t_ns for span in fleet.spans for t_ns in (span.begin_ns, span.end_ns or 0)]
+        yield from (f"{instant} ns is no instant" for instant in instants if abs(instant) >= _LATEST_NS)
+        if not fleet.stages:
+            yield "a session has a stage"
+    yield from (f"no host is called {name!r}" for name in names if "/" in name or name.startswith("."))

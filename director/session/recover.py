@@ -13,6 +13,7 @@ from director.running.run_options import ReportOptions
 from director.running.series import SeriesRun, load_series, report_series, store_series
 from director.session.files import MANIFEST, SPOOL, SessionError, hold, load_manifest, spool_path, store_manifest
 from director.session.ingest import ingest
+from director.session.job_record import with_job
 from director.session.manifest import Host, Manifest
 from power_agent.host_facts import boot_id
 from power_agent.spool import SpoolDamaged, SpoolReader
@@ -76,11 +77,17 @@ def _finish(session: Path, options: ReportOptions) -> bool:
     if manifest.state in ("complete", "recovered") and not (session / SPOOL).exists():
         return False
     _refuse_while_sampling(session, manifest)
-    lost = [problem for host in manifest.hosts for problem in _lost(session, manifest, host)]
-    store_manifest(session, msgspec.structs.replace(manifest, missing=[*manifest.missing, *lost]))
+    fleet, still_to_come = manifest.fleet, []
+    if fleet is None:
+        lost = [problem for host in manifest.hosts for problem in _lost(session, manifest, host)]
+        store_manifest(session, msgspec.structs.replace(manifest, missing=[*manifest.missing, *lost]))
+    else:
+        still_to_come = [record.host for record in fleet.agents if record.agent and not record.whole]
+        fleet.state = "complete"
+        store_manifest(session, with_job(session, manifest))
     with progress_bar(quiet=options.quiet) as step:
         step("storing the readings", 0, 0)
-        manifest = ingest(session, "complete" if manifest.state == "complete" else "recovered")
+        manifest = ingest(session, "complete" if manifest.state == "complete" else "recovered", still_to_come)
     if options.quiet:  # else the report tells it
         for problem in manifest.missing:
             say(f"missing: {problem}")

@@ -123,7 +123,8 @@ class SessionClocks:
                     for jump in model.jumps
                 ]
                 return model
-        directors = [other for other in self._manifest.hosts if other.boot_id == reference]
+        known = [*self._manifest.hosts, *filter(None, [self._manifest.director])]
+        directors = [other for other in known if other.boot_id == reference]
         try:
             walls = [self._wall(one) for one in (host, *directors[:1])]
             if not directors:
