@@ -226,6 +226,7 @@ def test_noise_from_a_director_harms_nothing(site: Site) -> None:
     context = zmq.Context()
     fake = context.socket(zmq.ROUTER)
     fake.rcvtimeo = 20_000
+    fake.sndhwm = 0  # nothing is dropped on our side
     fake.bind(site.address.endpoint(0))
     agent = site.serve()
     route, _ = fake.recv_multipart()
@@ -246,7 +247,7 @@ def test_noise_from_a_director_harms_nothing(site: Site) -> None:
         parts = [bytes(frame)] if chance.random() < 0.9 else [chance.randbytes(chance.randint(0, 50)) for _ in range(3)]
         fake.send_multipart([route, *parts])
     fake.send_multipart([route, good[0]])  # or what it has learnt of heartbeats decides when it looks for another
-    context.destroy(linger=0)
+    context.destroy(linger=20_000)
     director = site.direct()
     wait_for(lambda: director.of(Hello), "it looks for a director again")
     director.start_session(HOST, "s1")
