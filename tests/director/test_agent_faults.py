@@ -35,6 +35,7 @@ from power_agent.wire.messages import (  # noqa: E402
     SessionAnswer,
     StopSampling,
     Welcome,
+    WorkloadEvent,
 )
 from power_agent.wire.sockets import connect  # noqa: E402
 
@@ -324,7 +325,7 @@ def test_an_agent_of_ones_own_ends_with_the_job_that_it_was_started_for(site: Si
     process = start(site, job="echo $$; exec sleep 600")
     assert process.stdout is not None
     job = int(process.stdout.readline())
-    wait_for(lambda: "sampling" in "".join(s for m in director.of(SamplingState) for s in [m.state]), "it samples")  # type: ignore[attr-defined]
+    wait_for(lambda: director.of(WorkloadEvent), "the agent knows the job")
     process.send_signal(signal.SIGKILL)
     process.wait()
     os.kill(job, 0)
