@@ -22,6 +22,7 @@ from power_agent.host_facts import boot_id, describe_host
 from power_agent.service.agent_session import AgentSession, SamplerSettings, reboot_problem
 from power_agent.service.bulk_sender import BulkSender
 from power_agent.service.clock_asker import ClockAsker
+from power_agent.service.clock_state import ClockState
 from power_agent.service.control_link import ControlLink
 from power_agent.service.jobs import Jobs
 from power_agent.service.local_messages import AgentHere
@@ -90,6 +91,7 @@ class Agent:
         self._sockets = connect(self._context, options.director, options.own, options.director_key)
         self._bulk = BulkSender(self._sockets, self.host)
         self._clock = ClockAsker(self._sockets, self.host)
+        self._clock_state = ClockState()
         self._jobs = Jobs(self, tell)
         self._start_id = secrets.token_hex(8)
         self._link = ControlLink(
@@ -114,6 +116,7 @@ class Agent:
         self._bulk.start()
         self._link.start()
         self._clock.start()
+        self._clock_state.start()
         try:
             while not is_over(self._jobs.any_open()):
                 self._jobs.look()
@@ -291,6 +294,7 @@ class Agent:
             self._clear_away()
             time.sleep(0.05)
         self._clock.close()
+        self._clock_state.close()
         self._link.close()
         self._bulk.close()
         self._sockets.close()
@@ -330,6 +334,7 @@ class Agent:
             unsent_bytes=self._bulk.unsent_bytes(),
             free_disk_bytes=free,
             recording=self._recording(),
+            clock_state=self._clock_state.latest(),
             problems=[text[:2000] for text in self._bulk.problems()[:20]],
         )
 

@@ -12,7 +12,7 @@ pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[flee
 from agent_site import HOST, Site
 from scripted_director import instants, wait_for
 
-from power_agent.wire.messages import Hello, SamplingState
+from power_agent.wire.messages import Heartbeat, Hello, SamplingState
 
 
 @pytest.fixture
@@ -33,6 +33,8 @@ def test_a_session_is_sampled_and_arrives_whole(site: Site) -> None:
     (marks / "1-2.marks").write_bytes(b"a mark\n")
     (marks / "evil").symlink_to("/etc/passwd")
     wait_for(lambda: director.store.readings_rows > 30, "readings arrive while it samples")
+    wait_for(lambda: director.exchanges, "clocks are compared")
+    wait_for(lambda: any(m.clock_state for m in director.of(Heartbeat)), "it tells of its clock")  # type: ignore[attr-defined]
     director.stop_session(HOST, "s1")
     wait_for(lambda: "stopped" in director.states("s1"), "it ends")
     wait_for(lambda: not (site.state / "s1").exists() and not marks.exists(), "what was handed over is removed")

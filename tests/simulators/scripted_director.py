@@ -15,6 +15,7 @@ from power_agent.row_format import row_struct
 from power_agent.spool import SpoolReader
 from power_agent.wire.keys import KeyPair, Keyring
 from power_agent.wire.messages import (
+    ClockExchange,
     FromAgent,
     FromDirector,
     Hello,
@@ -61,6 +62,7 @@ class ScriptedDirector:
         self.address = address
         self.told: list[str] = []
         self.heard: list[FromAgent] = []
+        self.exchanges: list[tuple[str, ClockExchange]] = []
         self.decide: Callable[[str, SessionRequest], Sequence[FromDirector]] = self._serve_request
         self.choices = SamplerChoices()
         self.store = FleetStore(self.told.append)
@@ -73,7 +75,7 @@ class ScriptedDirector:
                     own=own,
                     keyring=keyring,
                     on_control=self._hear,
-                    on_exchange=lambda host, exchange: None,
+                    on_exchange=lambda host, exchange: self.exchanges.append((host, exchange)),
                     tell=self.told.append,
                 )
                 break
