@@ -27,7 +27,7 @@ def ptd_config(command: str, meter: str, version: CheckerVersion) -> Any:
             f"--ptd-command is to end in device number and port, as in 'ptd-linux-x86 -l ptd.log -p 8888 "
             f"{expected or 8} /dev/ttyUSB0'; PTDaemon's log is of {meter}, number {expected or 'not accepted'}"
         )
-    given = words[words.index("-c") + 1] if "-c" in words else ""
+    given = words[words.index("-c") + 1] if "-c" in words[:-2] else ""
     if not all(part.isdecimal() for part in given.split(",") if given):
         raise ValueError(f"--ptd-command has the channels {given!r}, and not two numbers as in -c 1,3")
     config = {

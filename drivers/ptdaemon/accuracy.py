@@ -1,23 +1,12 @@
-"""Limits of a meter behind PTDaemon, from its ranges: PTDaemon's own formula, with the least power factor assumed.
-
-    WT210           0.15 % of P + 0.1 %  · Vr·Ar     + 0.2 % · P · tan φ
-    WT310, WT330    0.1 %  of P + 0.05 % · n · Vr·Ar + 0.2 % · P · tan φ
-
-Vr and Ar are the ranges, n the number of channels. See director/mlperf/audit/uncertainty.py, where the formula meets
-what PTDaemon publishes of each sample.
-"""
+"""Limits of a meter behind PTDaemon, by PTDaemon's name for it and the ranges asked for."""
 
 from __future__ import annotations
 
-import math
-
+from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS, next_range
+from drivers.analyzer_uncertainty import WT210, WT300, power_limits
 from drivers.contract import Accuracy
 
-LEAST_POWER_FACTOR = 0.9
-_VOLTS = (15.0, 30.0, 60.0, 150.0, 300.0, 600.0)
-_SMALL = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-_AMPERES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-_SHARES = {"YokogawaWT210": (0.0015, 0.001), "YokogawaWT310": (0.001, 0.0005), "YokogawaWT33": (0.001, 0.0005)}
+_SPECIFICATIONS = {"YokogawaWT210": WT210, "YokogawaWT310": WT300, "YokogawaWT33": WT300}
 
 
 def accuracy_at(meter: str, volts: float, amperes: float, channels: int, least_factor: float) -> Accuracy | None:
@@ -29,14 +18,9 @@ def accuracy_at(meter: str, volts: float, amperes: float, channels: int, least_f
         meter: PTDaemon's name for it.
         least_factor: the least power factor of the load.
     """
-    shares = next((of for name, of in _SHARES.items() if meter.startswith(name) and not meter.endswith("_DC")), None)
-    currents = _AMPERES if meter.startswith("YokogawaWT33") else (*_SMALL, *_AMPERES)
-    volt_range = next((one for one in _VOLTS if one >= volts * (1 - 1e-9)), None)
-    ampere_range = next((one for one in currents if one >= amperes * (1 - 1e-9)), None)
-    if shares is None or volt_range is None or ampere_range is None:
+    specification = next((of for name, of in _SPECIFICATIONS.items() if meter.startswith(name)), None)
+    volt_range = next_range(VOLTS, volts)
+    ampere_range = next_range(AMPERES if meter.startswith("YokogawaWT33") else (*SMALL_AMPERES, *AMPERES), amperes)
+    if specification is None or meter.endswith("_DC") or volt_range is None or ampere_range is None:
         return None
-    return Accuracy(
-        reading_fraction=shares[0] + 0.002 * math.sqrt(1 - least_factor**2) / least_factor,
-        absolute=shares[1] * channels * volt_range * ampere_range,
-        source=f"PTDaemon's formula, {volt_range:g} V × {ampere_range:g} A, power factor ≥ {least_factor:g}",
-    )
+    return power_limits(specification, channels * volt_range * ampere_range, least_factor)

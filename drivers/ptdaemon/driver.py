@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from drivers.analyzer_ranges import CURRENT_MARGIN
+from drivers.analyzer_uncertainty import LIMIT
 from drivers.contract import (
     Accuracy,
     Channel,
@@ -22,7 +24,7 @@ from drivers.contract import (
     Status,
     Unavailable,
 )
-from drivers.ptdaemon.accuracy import LEAST_POWER_FACTOR, accuracy_at
+from drivers.ptdaemon.accuracy import accuracy_at
 from drivers.ptdaemon.connection import (
     DEFAULT_PORT,
     REPLY_S,
@@ -38,13 +40,12 @@ from drivers.ptdaemon.stamps import StampClock
 from drivers.settings import check_known, read_number
 
 NAME = "ptdaemon"
-LIMIT = 0.01  # of the uncertainty, by MLPerf's and SPEC's rules
 _SETTINGS = ("host", "port", "volts", "amps", "probe_s", "power_factor", "channels", "settle_s", "reply_s")
 _SETTLE_S = 10.0
+_LEAST_POWER_FACTOR = 0.9
 _ASKED_EVERY_NS = 10_000_000_000  # uncertainty
 _PERIOD_NS = 1_000_000_000  # between samples
 _EARLY_NS = 250_000_000  # before a sample is due; beginning later, its instant would be known less well
-_HEADROOM = 1.1  # of the greatest current that a probe saw, as in MLPerf's scripts
 _CLIPS_AT = 1.3 * (1 - 1e-6)  # of a range: up to there meters of crest factor 3 measure
 _QUANTITIES: tuple[tuple[str, Quantity, str], ...] = (
     ("power", "power", "W"),
@@ -153,7 +154,7 @@ def _factor(settings: Mapping[str, str]) -> float:
     factor = read_number(NAME, settings, "power_factor", "power factor")
     if factor is not None and not 0 < factor <= 1:
         raise Unavailable(f"{NAME}.power_factor is {factor:g}", "give the least that the load has, such as 0.95")
-    return LEAST_POWER_FACTOR if factor is None else factor
+    return _LEAST_POWER_FACTOR if factor is None else factor
 
 
 def _range(settings: Mapping[str, str], key: str, unit: str) -> str | None:
@@ -192,7 +193,7 @@ def _probed(
         _restore(connection, address, initial)
         connection.close()
         raise Unavailable(f"no valid sample came within {probe_s:g} s", "set ptdaemon.probe_s to more, 5 or above")
-    _probed_before[address] = (f"{most_volts:g}", f"{most_amperes * _HEADROOM:g}")
+    _probed_before[address] = (f"{most_volts:g}", f"{most_amperes * CURRENT_MARGIN:g}")
     return replace(wanted, volts=_probed_before[address][0], amperes=_probed_before[address][1])
 
 

@@ -188,9 +188,14 @@ def test_without_its_log_and_command_the_folder_says_so(tmp_path: Path) -> None:
 
 
 def test_a_command_line_of_another_meter_is_refused(bench: Bench) -> None:
-    source = PtdSource("127.0.0.1", bench.ptd.port, None, "ptd -p 8888 49 /dev/ttyUSB0")
-    with pytest.raises(MeterFailed, match="YokogawaWT330_multichannel, number 77"):
-        source.open(SessionLog())
+    for command, told in (
+        ("ptd -p 8888 49 /dev/ttyUSB0", "YokogawaWT330_multichannel, number 77"),
+        ("ptd -c one,3 77 10.0.0.1", "not two numbers"),
+        ("ptd 'x", "cannot be read"),
+    ):
+        with pytest.raises(MeterFailed, match=told):
+            PtdSource("127.0.0.1", bench.ptd.port, None, command).open(SessionLog())
+    PtdSource("127.0.0.1", bench.ptd.port, None, "ptd 77 -c").open(SessionLog()).close()
 
 
 # ---- our own meters

@@ -14,17 +14,17 @@ from director.mlperf.protocol.meter import MeterFailed, MeterSource, RangesAsked
 from director.mlperf.protocol.ptd_log_file import WRITTEN_WITHIN_S, PtdLogFile
 from director.mlperf.protocol.session_log import SessionLog
 from director.mlperf.ptd_command import ptd_config
+from drivers.analyzer_ranges import CURRENT_MARGIN
+from drivers.analyzer_uncertainty import LIMIT
 from drivers.ptdaemon.connection import Fetched, NotPtd, NotReached, PtdConnection, PtdLost, Refused, Silent
 from drivers.ptdaemon.replies import Identity, Sample, SetRanges, Values
 
-LIMIT = 0.01  # of the uncertainty, by the rules
 SETTLE_S = 10.0
 TAIL_S = 2.0  # a sample after the load has ended
 POLL_S = 5.0
 _LONGEST_POLL_S = 80.0
 _CLOCK_OFF_S = 5.0
 _CLIPS_AT = 1.3 * (1 - 1e-6)  # of a range
-_HEADROOM = 1.1  # of the greatest current of ranging, as in the official scripts
 _MAX_MESSAGES = 100_000
 
 
@@ -134,7 +134,7 @@ class PtdMeter(StageMeter):
     def ranges_for_testing(self) -> RangesAsked | None:
         if self._most.volts <= 0 or self._most.amperes <= 0:
             return None
-        return RangesAsked(f"{self._most.volts:.6f}", f"{self._most.amperes * _HEADROOM:.6f}")
+        return RangesAsked(f"{self._most.volts:.6f}", f"{self._most.amperes * CURRENT_MARGIN:.6f}")
 
     def close(self) -> None:
         connection = self._connection
