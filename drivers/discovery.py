@@ -29,6 +29,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "redfish": "drivers.redfish.driver:RedfishDriver",
         "snmp": "drivers.snmp.driver:SnmpDriver",
         "replay": "drivers.replay.driver:ReplayDriver",
+        "ptdaemon": "drivers.ptdaemon.driver:PtdDriver",
         "estimate": "drivers.estimate:EstimateDriver",
         "wt210": "drivers.analyzers.yokogawa:Wt210Driver",
         "wt310e": "drivers.analyzers.yokogawa:Wt300Driver",
@@ -43,7 +44,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 # Drivers that open nothing by themselves, by the setting that says where their device is.
 _ANALYZERS = ("wt210", "wt310e", "wt330e", "gpm83xx", "pw333x", "chroma6620x", "lmg", "scpi")
 ADDRESSED: Mapping[str, str] = MappingProxyType(
-    {"replay": "path", "redfish": "hosts", "snmp": "hosts", **dict.fromkeys(_ANALYZERS, "port")}
+    {"replay": "path", "redfish": "hosts", "snmp": "hosts", "ptdaemon": "host", **dict.fromkeys(_ANALYZERS, "port")}
 )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from power_agent.completion import EXAMPLES as _COMPLETION_EXAMPLES
 from power_agent.completion import SHELLS, NoCompletion, script
+from power_agent.mlperf_command import EXAMPLES as _MLPERF_EXAMPLES
+from power_agent.mlperf_command import add_options as add_mlperf_options
 from power_agent.option_values import merged, setting
 from power_agent.service.enroll import EXAMPLES as _ENROLL_EXAMPLES
 from power_agent.service.enroll import add_options as add_enroll_options
@@ -66,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from power_agent.service.run import run
 
             return run(arguments, words[split + 1 :])
+        if arguments.command == "mlperf":
+            from power_agent.mlperf_command import measure
+
+            return measure(arguments)
         return _mark(arguments)
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. What Python flushes at exit must not fail again.
@@ -167,6 +173,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_run_options(run)
+
+    text = "measure a workload with an MLPerf Inference power server, as its official client does"
+    mlperf = commands.add_parser(
+        "mlperf",
+        help=text,
+        description=f"{text}.".capitalize().replace("mlperf inference", "MLPerf Inference"),
+        epilog=_MLPERF_EXAMPLES,
+        formatter_class=examples,
+    )
+    add_mlperf_options(mlperf)
 
     text = "print a script that lets a shell complete our words"
     completion = commands.add_parser(

@@ -92,6 +92,9 @@ class _Rearranged(Group):
     def read(self) -> Sequence[Row]:
         return [self._rearrange(row) for row in self._group.read()]
 
+    def remarks(self) -> Sequence[str]:
+        return self._group.remarks()
+
     def _rearrange(self, row: Row) -> Row:
         statuses = row.statuses or bytes(len(row.values))
         return row._replace(

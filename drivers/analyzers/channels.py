@@ -7,11 +7,11 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
+from drivers.analyzer_uncertainty import energy_limits, power_limits
 from drivers.analyzers.description import Item, ItemQuantity
 from drivers.analyzers.meter import Meter
 from drivers.analyzers.replies import Value
 from drivers.analyzers.settings import MeterSettings
-from drivers.analyzers.uncertainty import energy_limits, power_limits
 from drivers.contract import Accuracy, Channel, Quantity
 
 MICRO = 10**6  # raw values of the integrator are whole µWh

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from drivers.analyzer_uncertainty import Specification
 from drivers.analyzers.description import Description, Freshness, Item, Ranges
 from drivers.analyzers.driver import AnalyzerDriver
-from drivers.analyzers.uncertainty import Specification
 
 _OVER_VOLTS, _OVER_AMPERES, _PROTECTED = 1, 2, 4
 

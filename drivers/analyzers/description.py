@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from drivers.analyzers.uncertainty import Specification
+from drivers.analyzer_uncertainty import Specification
 
 ItemQuantity = Literal["watts", "volts", "amperes", "volt_amperes", "power_factor", "watt_hours"]
 ANY_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?"

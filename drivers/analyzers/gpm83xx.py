@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS
+from drivers.analyzer_uncertainty import Specification
 from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity, Knob, Ranges
 from drivers.analyzers.driver import AnalyzerDriver
-from drivers.analyzers.ranges import AMPERES, SMALL_AMPERES, VOLTS
-from drivers.analyzers.uncertainty import Specification
 
 _FUNCTIONS: dict[ItemQuantity, str] = {"volts": "U", "amperes": "I", "watts": "P", "power_factor": "LAMBDA"}
 _OVER: dict[ItemQuantity, int] = {"volts": 0b011 << 6, "amperes": 0b101 << 6, "watts": 0b111 << 6}

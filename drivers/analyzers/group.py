@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
+from drivers.analyzer_uncertainty import LIMIT, live_share
 from drivers.analyzers.channels import ENERGY_STEP_WH, MICRO, MeterChannels
 from drivers.analyzers.dialog import Dialog
 from drivers.analyzers.reading import Reader
 from drivers.analyzers.replies import BadReply, Value
-from drivers.analyzers.uncertainty import LIMIT, live_share
 from drivers.contract import DeviceLost, Group, ReadFailed, Row, Status
 from drivers.line_port import LinkLost, NoReply
 

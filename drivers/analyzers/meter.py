@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import msgspec
 
+from drivers.analyzer_ranges import next_range, range_above, ranges_for
 from drivers.analyzers.description import Description, Knob, Ranges
 from drivers.analyzers.dialog import Dialog
 from drivers.analyzers.kept_settings import KeptSettings
-from drivers.analyzers.ranges import next_range, range_above, ranges_for
 from drivers.analyzers.reading import Reader
 from drivers.analyzers.replies import BadReply, Value
 from drivers.analyzers.settings import MeterSettings

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
+from drivers.analyzer_uncertainty import Specification
 from drivers.analyzers.description import Description, Integrator, Item, ItemQuantity, Ranges
 from drivers.analyzers.driver import AnalyzerDriver
-from drivers.analyzers.uncertainty import Specification
 from drivers.contract import Unavailable
 
 _PERIOD_S = 0.2  # of its display, and of what it answers

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
+from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS
+from drivers.analyzer_uncertainty import WT210, WT300
 from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity, Knob, Ranges
 from drivers.analyzers.driver import AnalyzerDriver
-from drivers.analyzers.ranges import AMPERES, SMALL_AMPERES, VOLTS
-from drivers.analyzers.uncertainty import WT210, WT300
 from drivers.contract import Unavailable
 
 LARGE_AMPERES = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)

@@ -22,7 +22,7 @@ from director.mlperf.audit.uncertainty import (
 from director.mlperf.inference.ptd_log import Event, events, lines, ranging_stage
 from director.mlperf.inference.session_score import ptd_version
 from director.mlperf.text_blocks import NoLog
-from drivers.analyzers.uncertainty import LIMIT
+from drivers.analyzer_uncertainty import LIMIT
 
 _OVER = 1.3  # of a range: up to there meters of crest factor 3 measure
 _AGREES = 2e-6  # PTDaemon prints six decimals

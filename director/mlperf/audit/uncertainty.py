@@ -1,4 +1,4 @@
-"""PTDaemon's uncertainty of a log's samples, from the meter's ranges. drivers/analyzers/uncertainty.py has the formula.
+"""PTDaemon's uncertainty of a log's samples, from the meter's ranges. drivers/analyzer_uncertainty.py has the formula.
 
 Versions 1.9 warn of up to 0.01 percentage points more than it gives.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from director.energy.cells import Floats, Ints
 from director.mlperf.inference.sample_log import stamp_us
 from director.mlperf.text_blocks import text_blocks
-from drivers.analyzers.ranges import AMPERES, SMALL_AMPERES, VOLTS, next_range
-from drivers.analyzers.uncertainty import WT210, WT300, share
+from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS, next_range
+from drivers.analyzer_uncertainty import WT210, WT300, share
 
 _OF_CHANNEL = ("Watts", "Volts", "Amps", "PF")
 _FIELDS = 12  # of a line, before those of single channels

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from director.mlperf.export.ptd_messages import Message, last_session, read_mess
 from director.mlperf.inference.checker_versions import PTD_VERSIONS, CheckerVersion, checker_that_fits
 from director.mlperf.inference.official_checks import CheckResult, official_checks
 from director.mlperf.inference.power_logs import RUNS, load_times, result_checksums
+from director.mlperf.ptd_command import ptd_config
 from director.mlperf.text_blocks import NoLog
 from director.session.clock_pairs import WallClock
 from director.session.log_files import LOADGEN_LOG
@@ -255,30 +255,10 @@ def _messages(name: str, stages: Sequence[_Stage]) -> list[dict[str, Any]]:
 
 
 def _ptd_config(record: PtdRecord, version: CheckerVersion, identity: str) -> Any:
-    """PTDaemon's command line, taken apart: `ptd … [-c first,number] [-D] [-n|-g|-y|-U] TYPE PORT`."""
     try:
-        words = shlex.split(record.command)
+        return ptd_config(record.command, identity.split(",")[0], version)
     except ValueError as error:
-        raise ExportRefused(f"--ptd-command cannot be read: {error}") from error
-    meter = identity.split(",")[0]
-    expected = version.meters.get(meter)
-    if len(words) < 3 or not words[-2].isdecimal() or int(words[-2]) != expected:
-        raise ExportRefused(
-            f"--ptd-command is to end in device number and port, as in 'ptd-linux-x86 -l ptd.log -p 8888 "
-            f"{expected or 8} /dev/ttyUSB0'; PTDaemon's log is of {meter}, number {expected or 'not accepted'}"
-        )
-    given = words[words.index("-c") + 1] if "-c" in words else ""
-    if not all(part.isdecimal() for part in given.split(",") if given):
-        raise ExportRefused(f"--ptd-command has the channels {given!r}, and not two numbers as in -c 1,3")
-    config = {
-        "command": words,
-        "device_type": int(words[-2]),
-        "interface_flag": next((word for word in words if word in ("-n", "-g", "-y", "-U")), ""),
-        "dc_flag": "-D" if "-D" in words else None,
-        "device_port": words[-1],
-        "channel": [int(part) for part in given.split(",")] if given else None,
-    }
-    return [config] if version.analyzer_list else config
+        raise ExportRefused(str(error)) from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

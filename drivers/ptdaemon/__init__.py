@@ -1,0 +1,1 @@
+"""PTDaemon, SPEC's program that reads power analyzers, as a device."""
