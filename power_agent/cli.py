@@ -81,6 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _parser() -> argparse.ArgumentParser:
     examples = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -145,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     enroll = commands.add_parser(
         "enroll",
         help=text,
-        description=f"{text}.".capitalize(),
+        description=_sentence(text),
         epilog=_ENROLL_EXAMPLES,
         formatter_class=examples,
     )
@@ -155,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help=text,
-        description=f"{text}.".capitalize(),
+        description=_sentence(text),
         epilog=_SERVE_EXAMPLES,
         formatter_class=examples,
         allow_abbrev=False,
@@ -167,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help=text,
         usage="power-agent run --director ADDR [options] -- CMD [ARGUMENT ...]",
-        description=f"{text}.".capitalize(),
+        description=_sentence(text),
         epilog=_RUN_EXAMPLES,
         formatter_class=examples,
         allow_abbrev=False,
@@ -178,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     mlperf = commands.add_parser(
         "mlperf",
         help=text,
-        description=f"{text}.".capitalize().replace("mlperf inference", "MLPerf Inference"),
+        description=_sentence(text),
         epilog=_MLPERF_EXAMPLES,
         formatter_class=examples,
     )
@@ -188,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     completion = commands.add_parser(
         "completion",
         help=text,
-        description=f"{text}.".capitalize(),
+        description=_sentence(text),
         epilog=_COMPLETION_EXAMPLES,
         formatter_class=examples,
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director.commands.keys import AGENTS, SECRET
-from director.commands.parser import Commands, fail
+from director.commands.parser import Commands, WrongUsage, fail
+from director.commands.serve_mlperf import add_mlperf_options, first_of_mlperf, serve_mlperf
 
 if TYPE_CHECKING:
     from power_agent.wire.keys import KeyPair, Keyring
@@ -19,6 +20,7 @@ examples:
   power-director serve                                  agents on this machine, without keys
   power-director keys init && power-director serve --listen tcp://0.0.0.0:5570
   power-director serve --sessions /data/power-sessions
+  power-director serve --mlperf --ptd 127.0.0.1:8888 --ptd-log ptd.txt    for MLPerf's own client
 
 on each machine to be measured:
   power-agent serve --director tcp://HOST:5570
@@ -34,16 +36,16 @@ start, as they do after a crash. Exit status: 0; 1, it cannot listen or write.
 def add(commands: Commands) -> None:
     """Add the command `serve`."""
     text = "direct agents on other machines, and keep their sessions"
-    serve = commands.add("serve", help=text, description=f"{text}.".capitalize(), epilog=EXAMPLES)
+    serve = commands.add("serve", help=text, epilog=EXAMPLES)
     option = serve.add_argument
     option(
         "--listen",
-        default=LISTEN,
         metavar="ADDRESS",
         help=f"where agents connect, the first of three ports (default: {LISTEN}); another machine's need keys",
     )
     add_sessions_option(serve)
     option("--keys", type=Path, metavar="DIR", help="where the keys are (default: ~/.config/power-agent)")
+    add_mlperf_options(serve)
     serve.set_defaults(act=_serve)
 
 
@@ -54,6 +56,10 @@ def add_sessions_option(parser: argparse._ActionsContainer) -> None:
 
 
 def _serve(arguments: argparse.Namespace, _: list[str]) -> int:
+    if arguments.mlperf:
+        return serve_mlperf(arguments)
+    if (given := first_of_mlperf(arguments)) is not None:
+        raise WrongUsage(f"{given} is for serve --mlperf")
     from director.session.files import SessionError
 
     try:
@@ -65,7 +71,7 @@ def _serve(arguments: argparse.Namespace, _: list[str]) -> int:
     except ModuleNotFoundError as error:
         return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)
     try:
-        address = Address.parse(arguments.listen)
+        address = Address.parse(arguments.listen or LISTEN)
         own, keyring = _keys(arguments.keys or default_folder(), needed=arguments.keys is not None)
         serve(ServeOptions(address, arguments.sessions, own, keyring, Bounds()), say)
     except (KeyProblem, AddressProblem, SessionError) as problem:

@@ -46,7 +46,6 @@ def add(commands: Commands) -> None:
         "session",
         usage="power-director session start [options] | next NAME | stop NAME [options] | state NAME | list",
         help=text,
-        description=f"{text}.".capitalize(),
         epilog=EXAMPLES,
     )
     what = "start: prints the name of the session; next: go on from ranging to testing; stop: prints the results; state"

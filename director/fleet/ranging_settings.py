@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from drivers.analyzers.ranges import CURRENT_MARGIN
+from drivers.analyzer_ranges import CURRENT_MARGIN
 
 TAKE_RANGES: Final = frozenset({"wt210", "wt310e", "wt330e", "gpm83xx"})  # kinds of meters that are set to a range
 _HIGHEST_AMPERES: Final = (20.0, 40.0)  # of their models

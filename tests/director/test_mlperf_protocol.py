@@ -231,7 +231,7 @@ def test_a_driver_without_the_power_of_the_machine_is_refused() -> None:
 
 
 def serve(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "director.mlperf.protocol", *words]
+    command = [sys.executable, "-m", "director.cli", "serve", "--mlperf", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 

@@ -16,19 +16,28 @@ OPTIONS = "MLPerf Inference's own client"
 
 
 def add_mlperf_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options; `--listen`, `--driver` and `--set` are of it too."""
+    """Add the options that only `--mlperf` has; `--listen` is the fleet's too."""
     option = parser.add_argument_group(OPTIONS).add_argument
+    text = f"serve that instead of agents; without --listen on 127.0.0.1:{DEFAULT_PORT}"
+    option("--mlperf", action="store_true", help=text)
     option("--ptd", metavar="HOST:PORT", help=f"measure with the PTDaemon that listens there (port {_PTD_PORT})")
     option("--ptd-log", type=Path, metavar="FILE", help="where PTDaemon's standard output goes; for ptd_logs.txt")
     option("--ptd-command", metavar="CMD", help="the command that PTDaemon was started with; for server.json")
     option("--driver", metavar="NAME", help="measure with one of our own meters instead; not for submissions")
     option("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="a setting of that driver")
-    option("--listen", metavar="HOST:PORT", help=f"where clients connect (default: 127.0.0.1:{DEFAULT_PORT})")
     option(
         "--allow-network", action="store_true", help="allow --listen where other machines reach it, and any may measure"
     )
     option("--output", type=Path, metavar="DIR", help="where session folders go (default: mlperf-sessions)")
     option("--settle-seconds", type=float, default=10.0, metavar="S", help="wait after a range was set (default: 10)")
+
+
+def first_of_mlperf(arguments: argparse.Namespace) -> str | None:
+    """The first option given that means nothing without `--mlperf`."""
+    for option in ("ptd", "ptd_log", "ptd_command", "driver", "set", "allow_network", "output"):
+        if getattr(arguments, option):
+            return f"--{option.replace('_', '-')}"
+    return None
 
 
 def serve_mlperf(arguments: argparse.Namespace) -> int:
