@@ -39,12 +39,17 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "chroma6620x": "drivers.analyzers.chroma6620x:Chroma6620xDriver",
         "lmg": "drivers.analyzers.lmg:LmgDriver",
         "scpi": "drivers.analyzers.scpi:ScpiDriver",
+        "modbus": "drivers.modbus.driver:ModbusDriver",
+        "powersensor3": "drivers.powersensor3.driver:PowerSensor3Driver",
     }
 )
 # Drivers that open nothing by themselves, by the setting that says where their device is.
 _ANALYZERS = ("wt210", "wt310e", "wt330e", "gpm83xx", "pw333x", "chroma6620x", "lmg", "scpi")
 ADDRESSED: Mapping[str, str] = MappingProxyType(
-    {"replay": "path", "redfish": "hosts", "snmp": "hosts", "ptdaemon": "host", **dict.fromkeys(_ANALYZERS, "port")}
+    {
+        **{"replay": "path", "redfish": "hosts", "snmp": "hosts", "ptdaemon": "host", "modbus": "map"},
+        **dict.fromkeys((*_ANALYZERS, "powersensor3"), "port"),
+    }
 )
 
 

@@ -15,7 +15,7 @@ import struct
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from drivers.contract import Unavailable
 
@@ -60,10 +60,12 @@ class Link(Protocol):
 
 
 class SerialSettings(NamedTuple):
-    """How a serial line is set. `rtscts`: hardware flow control."""
+    """How a serial line is set: 8 bits a character. `rtscts`: hardware flow control."""
 
     baud: int = 9600
     rtscts: bool = False
+    parity: Literal["N", "E", "O"] = "N"  # none, even, odd
+    stop_bits: Literal[1, 2] = 1
 
 
 class LinePort:
@@ -139,7 +141,7 @@ class LinePort:
 
 
 def open_port(place: str, serial: SerialSettings, *, terminator: str = "\n", tcp_port: int | None = None) -> LinePort:
-    """Open the line to a device.
+    """Open the line to a device that speaks in lines.
 
     Args:
         place: see the module.
@@ -150,6 +152,12 @@ def open_port(place: str, serial: SerialSettings, *, terminator: str = "\n", tcp
     Raises:
         Unavailable: it cannot be opened: why, and what to do.
     """
+    link = open_link(place, serial, tcp_port=tcp_port)
+    return LinePort(link, place, terminator, serial.baud if isinstance(link, _SerialLink) else None)
+
+
+def open_link(place: str, serial: SerialSettings, *, tcp_port: int | None = None) -> Link:
+    """Open the way to a device, for bytes. See `open_port`."""
     kind, colon, rest = place.partition(":")
     if place.startswith("/"):
         kind, rest = ("usbtmc" if place.startswith("/dev/usbtmc") else "serial"), place
@@ -159,14 +167,12 @@ def open_port(place: str, serial: SerialSettings, *, terminator: str = "\n", tcp
             "write /dev/ttyUSB0, tcp:HOST:PORT, /dev/usbtmc0 or vxi11:HOST",
         )
     if kind == "serial":
-        link: Link = _SerialLink(rest, serial)
-    elif kind == "tcp":
-        link = _TcpLink(*_host_and_port(place, rest, tcp_port))
-    elif kind == "usbtmc":
-        link = _UsbTmcLink(rest)
-    else:
-        link = _Vxi11Link(*_host_and_port(place, rest, None)) if ":" in rest else _Vxi11Link(rest, None)
-    return LinePort(link, place, terminator, serial.baud if kind == "serial" else None)
+        return _SerialLink(rest, serial)
+    if kind == "tcp":
+        return _TcpLink(*_host_and_port(place, rest, tcp_port))
+    if kind == "usbtmc":
+        return _UsbTmcLink(rest)
+    return _Vxi11Link(*_host_and_port(place, rest, None)) if ":" in rest else _Vxi11Link(rest, None)
 
 
 def _host_and_port(place: str, text: str, default: int | None) -> tuple[str, int]:
@@ -188,7 +194,14 @@ class _SerialLink:
             raise Unavailable("pyserial is not installed", _INSTALL) from error
         try:
             self._serial = serial.Serial(
-                path, baudrate=settings.baud, rtscts=settings.rtscts, timeout=0, write_timeout=2.0, exclusive=True
+                path,
+                baudrate=settings.baud,
+                rtscts=settings.rtscts,
+                parity=settings.parity,
+                stopbits=settings.stop_bits,
+                timeout=0,
+                write_timeout=2.0,
+                exclusive=True,
             )
         except (OSError, ValueError) as error:  # SerialException is an OSError
             raise _no_serial(path, settings, error) from error

@@ -1,0 +1,1 @@
+"""Meters that answer Modbus RTU or TCP, by a map of their registers."""
