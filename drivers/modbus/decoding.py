@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from drivers.contract import Status
-from drivers.modbus.register_map import Register, RegisterMap
+from drivers.modbus.register_map import Quantity, Register, RegisterMap
 
 MOST_ULP_STEPS = 10.0  # steps that a float's last bit may be worth before the count is no longer believed
+_AGREEING: tuple[Quantity, ...] = ("power", "voltage", "current", "power_factor")
 _FORMATS = {"u16": ">H", "i16": ">h", "u32": ">I", "i32": ">i", "f32": ">f"}
 
 
@@ -26,7 +27,7 @@ class Request(NamedTuple):
 
     function: int
     address: int
-    count: int
+    length: int  # in registers
 
 
 def plan_requests(described: RegisterMap, bridge: int) -> list[Request]:
@@ -75,7 +76,7 @@ def float32_ulp(number: float) -> float:
     return math.ldexp(1.0, max(math.frexp(number)[1] - 24, -149))
 
 
-def disagreeing(described: RegisterMap, values: Mapping[tuple[str, str], Value]) -> set[str]:
+def disagreeing(described: RegisterMap, values: Mapping[tuple[Quantity, str], Value]) -> set[str]:
     """Parts whose power is not what voltage, current and power factor make: |P| = V·I·|PF|, each to two steps.
 
     The checks of a frame let one in 65 536 of badly broken ones through; this one does not.
@@ -85,7 +86,7 @@ def disagreeing(described: RegisterMap, values: Mapping[tuple[str, str], Value])
     steps = {(r.quantity, r.part): _step(r) for r in described.register}
     wrong = set()
     for part in {register.part for register in described.register}:
-        kinds = [(quantity, part) for quantity in ("power", "voltage", "current", "power_factor")]
+        kinds = [(quantity, part) for quantity in _AGREEING]
         if not all(kind in values and values[kind].status == Status.NEW for kind in kinds):
             continue
         power, volts, amperes, factor = (abs(values[kind].value) for kind in kinds)

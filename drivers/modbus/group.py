@@ -133,7 +133,7 @@ class RegisterGroup(Group):
 
 
 class _Count:
-    """What an energy counter may do: grow no faster than its power can be. One that does otherwise must say so twice."""
+    """What an energy counter may do: grow no faster than its power allows. One that does otherwise says so twice."""
 
     def __init__(self, channel: Channel, most_watts: float) -> None:
         self._most_steps_per_ns = most_watts / channel.scale / _NS

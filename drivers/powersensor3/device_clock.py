@@ -1,13 +1,14 @@
 """Places a device's own clock on this host's: what has least delay is nearest to the truth.
 
-A frame is seen here later than it was taken, never earlier. Of many pairs (device time, arrival) the line that lies below
-all of them and touches two of those around the middle is therefore the map; its slope is the drift (Moon, Skelly,
-Towsley, INFOCOM 1999). The least delay itself, some tenths of a millisecond over USB, cannot be seen and stays in.
+A frame is seen here later than it was taken, never earlier. Of many pairs (device time, arrival) the line that lies
+below all of them and touches two of those around the middle is therefore the map; its slope is the drift (Moon,
+Skelly, Towsley, INFOCOM 1999). The least delay itself, tenths of a millisecond over USB, cannot be seen and stays in.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 
 MOST_DRIFT = 500e-6
 _BIN_US = 1_000_000  # of each second the pair with least delay is kept
@@ -15,7 +16,8 @@ _BINS = 128
 _LEAST_SPAN_US = 10_000_000  # below, delays differ by more than the clocks drift
 _SLEW = 0.01  # how fast what was told may follow what was learned
 _RECENT_BINS = 3  # before the rate is known, older ones would mislead
-_SLIP_US = 700.0  # least delays of a second above all before: frames were lost unseen
+_SLIP_US = 700.0  # the least delays of _SLIP_BINS seconds lie that far above all before: frames were lost unseen
+_SLIP_BINS = 2
 
 
 class DeviceClock:
@@ -39,9 +41,7 @@ class DeviceClock:
             return False
         slipped = self._has_slipped()
         if slipped:
-            last = self._least[-1]
-            self._least.clear()
-            self._least.append(last)
+            self._least = deque(list(self._least)[-_SLIP_BINS:], maxlen=_BINS)
         self._fit()
         self._bin = number
         self._least.append((device_us, offset))
@@ -80,11 +80,14 @@ class DeviceClock:
         return min(offset + (self.rate - 1) * (device_us - at) for at, offset in known)
 
     def _has_slipped(self) -> bool:
-        recent = list(self._least)[-_RECENT_BINS - 1 :]
-        if len(recent) < 2:
+        recent = list(self._least)[-_RECENT_BINS - _SLIP_BINS :]
+        if len(recent) <= _SLIP_BINS:
             return False
-        at, offset = recent.pop()
-        return offset > max(o + (self.rate - 1) * (at - t) for t, o in recent) + _SLIP_US
+        before = recent[:-_SLIP_BINS]
+        return all(
+            offset > max(o + (self.rate - 1) * (at - t) for t, o in before) + _SLIP_US
+            for at, offset in recent[-_SLIP_BINS:]
+        )
 
     def _fit(self) -> None:
         """Once a second: rate and bound from what is known by now."""
@@ -108,7 +111,7 @@ def _lower_slope(points: list[tuple[int, float]]) -> float:
             hull.pop()
         hull.append(point)
     middle = sum(at for at, _ in points) / len(points)
-    for (t0, o0), (t1, o1) in zip(hull, hull[1:], strict=False):
+    for (t0, o0), (t1, o1) in pairwise(hull):
         if t0 <= middle <= t1:
             return (o1 - o0) / (t1 - t0)
     return 0.0

@@ -1,8 +1,8 @@
 """From the bytes of a PowerSensor3's stream to whole frames, and where some are missing.
 
-A frame is nine packets of two bytes, `1sssLLLL 0mLLLLLL` (s sensor, L level, m marker): a time stamp, which has s = 7 and
-m = 1, then sensors 0 to 7. The stamp is in microseconds, modulo 1024. The stream has no check sum, USB has its own: what
-is found out here is bytes that were lost or put in, not bits that were turned.
+A frame is nine packets of two bytes, `1sssLLLL 0mLLLLLL` (s sensor, L level, m marker): a time stamp, which has s = 7
+and m = 1, then sensors 0 to 7. The stamp is in microseconds, modulo 1024. The stream has no check sum, USB has its own:
+what is found out here is bytes that were lost or put in, not bits that were turned.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 FRAME_BYTES = 18
@@ -87,7 +88,7 @@ class FrameReader:
         words = array.array("H")
         words.frombytes(data)
         stamps = list(map(level_of, words[0::9]))
-        steps = [(after - before) % STAMP_US for before, after in zip(stamps, stamps[1:], strict=False)]
+        steps = [(after - before) % STAMP_US for before, after in pairwise(stamps)]
         if not steps:
             return
         if not self.interval_us:

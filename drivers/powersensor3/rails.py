@@ -38,7 +38,7 @@ class Rail:
         self._voltage_lowest = 1 if pair.voltage.clips_low else 0
 
     def blocks(self, words: array.array[int], size: int, count: int) -> list[Block]:
-        """Means of the first `count` blocks of `size` frames each. The mean power is Σ u·i / n, not U·I of the means."""
+        """Means of the first `count` blocks of `size` frames. The mean power is Σ u·i / n, not U·I of the means."""
         currents = list(map(level_of, words[self._current_at : 9 * size * count : 9]))
         voltages = list(map(level_of, words[self._voltage_at : 9 * size * count : 9]))
         products = list(map(mul, currents, voltages))

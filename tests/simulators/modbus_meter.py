@@ -1,4 +1,4 @@
-"""Simulated Modbus meters behind pymodbus's own server: over a pair of ptys, with all that goes wrong on a line, or TCP.
+"""Simulated Modbus meters behind pymodbus's own server: over two ptys, with all that goes wrong on a line, or TCP.
 
 The registers are laid out from the makers' manuals; no real meter was at hand.
 """
@@ -164,6 +164,7 @@ class PtyModbus(ModbusServer):
         self.faults.terminator = b""
         self.path = path
         self.baud = baud
+        self._unit = unit
         self._far, far_slave = _raw_pty()
         self._far_slave = far_slave
         self._carrier: threading.Thread | None = None
@@ -171,9 +172,7 @@ class PtyModbus(ModbusServer):
         super().__init__(
             meter,
             unit,
-            lambda device: ModbusSerialServer(
-                device, framer=FramerType.RTU, port=port, baudrate=baud, ignore_missing_devices=True
-            ),
+            lambda device: ModbusSerialServer(device, framer=FramerType.RTU, port=port, baudrate=baud),
         )
         self.plug_in()
 
@@ -209,7 +208,8 @@ class PtyModbus(ModbusServer):
                 request = os.read(self._near, 4096)
                 if self.faults.echo:
                     os.write(self._near, request)
-                os.write(self._far, request)
+                if request[:1] == bytes([self._unit]):  # any other meter on the line would keep silent
+                    os.write(self._far, request)
             if self._far in ready:
                 self._pass_on(os.read(self._far, 4096))
 
