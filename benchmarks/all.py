@@ -50,6 +50,7 @@ BENCHMARKS = {
     ),
     "ticks": Benchmark("Every tick accounted for", ["tick_accounting.py"]),
     "bmc": Benchmark("Polling 300 BMCs once a second", ["bmc_poller.py"]),
+    "powersensor3": Benchmark("PowerSensor3 at 20 kHz", ["powersensor3.py"]),
     "phases": Benchmark("What a phase costs the workload", ["phase_cost.py"], runs_in_peers=True),
     "align": Benchmark("Aligning 10⁸ readings with 10⁵ phases", ["align_throughput.py"]),
     "million": Benchmark("A million phases", ["many_phases.py"]),
