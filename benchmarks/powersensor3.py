@@ -95,7 +95,7 @@ def sample(directory: Path, rows_hz: int, seconds: float) -> float:
 
 
 def read_only(directory: Path, seconds: float) -> float:
-    """Percent of a core that reading the bytes costs, 50 times a second."""
+    """Percent of a core that reading the bytes costs, 100 times a second."""
     directory.mkdir()
     path = directory / "ttyACM0"
     simulator = Simulator(path)
@@ -106,7 +106,7 @@ def read_only(directory: Path, seconds: float) -> float:
     tick = 0
     while time.monotonic() - begin < seconds:
         tick += 1
-        time.sleep(max(0.0, begin + tick / 50 - time.monotonic()))
+        time.sleep(max(0.0, begin + tick / 100 - time.monotonic()))
         try:
             while os.read(line, 4096):
                 pass

@@ -20,6 +20,7 @@ from pathlib import Path
 INTERVAL_US = 50
 MIDDLE = 512  # level of a current sensor at no current
 MOST_AT_ONCE = 60
+LINE_BYTES = 48 * 1024  # beside the 16 KiB of a pty: 64 KiB, less than the kernel keeps of a terminal on USB
 STOP = b"\xff\x3f\xff\x3f"
 
 
@@ -133,6 +134,7 @@ class PtyDevice:
 
     def plug_in(self) -> None:
         self._closing = False
+        self._waiting = bytearray()
         self._master, self._slave = os.openpty()
         mode = termios.tcgetattr(self._slave)
         mode[0], mode[1], mode[3] = 0, 0, 0  # raw, no echo
@@ -183,15 +185,15 @@ class PtyDevice:
                 self._send(device.due(time.monotonic()))
 
     def _send(self, data: bytes) -> None:
-        while data:
-            try:
-                sent = os.write(self._master, data)
-            except BlockingIOError:
-                sent = 0
-            if not sent:
-                self.device.overrun_bytes += len(data)
-                return
-            data = data[sent:]
+        """What does not fit into the line at once waits, as it does in the kernel's buffers of a real USB line."""
+        room = LINE_BYTES - len(self._waiting)
+        self.device.overrun_bytes += max(len(data) - room, 0)
+        self._waiting += data[:room]
+        try:
+            while self._waiting and (sent := os.write(self._master, self._waiting[:4096])):
+                del self._waiting[:sent]
+        except BlockingIOError:
+            pass
 
 
 if __name__ == "__main__":
