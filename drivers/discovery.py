@@ -47,7 +47,11 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 _ANALYZERS = ("wt210", "wt310e", "wt330e", "gpm83xx", "pw333x", "chroma6620x", "lmg", "scpi")
 ADDRESSED: Mapping[str, str] = MappingProxyType(
     {
-        **{"replay": "path", "redfish": "hosts", "snmp": "hosts", "ptdaemon": "host", "modbus": "map"},
+        "replay": "path",
+        "redfish": "hosts",
+        "snmp": "hosts",
+        "ptdaemon": "host",
+        "modbus": "map",
         **dict.fromkeys((*_ANALYZERS, "powersensor3"), "port"),
     }
 )
