@@ -103,7 +103,7 @@ def test_nothing_is_measured_where_nobody_asks(tmp_path: Path) -> None:
 import sys
 
 def test_light():
-    heavy = {"msgspec", "numpy", "pyarrow", "director.running", "power_agent"}
+    heavy = {"msgspec", "numpy", "pyarrow", "director.running", "power_agent.messages"}
     assert not heavy & set(sys.modules)
 """
     done = run_pytest(tmp_path, tests)
