@@ -83,7 +83,7 @@ def step_response(
     if len(t_ns) < LEAST_UPDATES:
         raise CannotTell(f"there are {len(t_ns)} readings; {LEAST_UPDATES} are needed: {MORE}")
     origin_ns = int(t_ns[0])
-    t_s = (t_ns - origin_ns) * 1e-9
+    t_s: Floats = (t_ns - origin_ns) * 1e-9
     poll_s = float(np.median(np.diff(t_s)))
     is_new = _new(t_s, values, statuses, stamped)
     updates = int(np.count_nonzero(is_new))
@@ -97,7 +97,7 @@ def step_response(
     elif kind == "counter":
         seen_late_s, hidden_s = min(told_period_s or 0.0, poll_s) / 2, poll_s
     else:
-        # A value that is read at any moment is half an update old on average; at nearly equal rates it stays young, or old.
+        # A value that is read at any moment is half an update old on average; at nearly equal rates it may stay young.
         seen_late_s, hidden_s = (told_period_s or 0.0) / 2, told_period_s or poll_s
         is_new = np.ones(len(t_s), dtype=bool)
     # Edges fall anywhere between new values, which show them the more finely the more edges there are.
@@ -135,10 +135,11 @@ def step_response(
 
 def _new(t_s: Floats, values: Floats, statuses: npt.NDArray[np.uint8], stamped: bool) -> npt.NDArray[np.bool_]:
     """Which readings show a new value: as the device says where it ever says that one is stale, else a change."""
+    told_new = np.equal(statuses, Status.NEW)
     if stamped:
-        return (statuses == Status.NEW) & np.concatenate([[True], np.diff(t_s) > 0])
+        return told_new & np.concatenate([[True], np.diff(t_s) > 0])
     if np.any(statuses == Status.STALE):
-        return statuses == Status.NEW
+        return told_new
     return np.concatenate([[False], np.diff(values) != 0])
 
 

@@ -162,9 +162,9 @@ def test_what_cannot_be_told_is_refused_with_a_reason() -> None:
         cut(BMC, t_ns=t_ns[:20], values=values[:20], statuses=statuses[:20])
     with pytest.raises(CannotTell, match="it showed 0 new values"):
         cut(BMC, values=np.full(len(values), 7.0))
-    with pytest.raises(CannotTell, match="does not show.*heavier load"):
+    with pytest.raises(CannotTell, match=r"does not show.*heavier load"):
         cut(BMC, values=np.random.default_rng(1).normal(100, 5, len(values)))
-    with pytest.raises(CannotTell, match="more slowly than can be told.*longer --period"):
+    with pytest.raises(CannotTell, match=r"more slowly than can be told.*longer --period"):
         replace(BMC, window_s=20.0).observe(1)
 
 
