@@ -33,8 +33,13 @@ class Characteristic(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: Seconds  # as Channel.delay_s
     delay_u_s: Seconds  # k = 2
     noise: float  # standard deviation, in the channel's unit
-    wall_ns: int  # when it was measured
+    wall_ns: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]  # when it was measured
     session: str  # where its evidence is
+
+    @property
+    def day(self) -> str:
+        """When it was measured, as a date (UTC)."""
+        return time.strftime("%Y-%m-%d", time.gmtime(self.wall_ns / 1e9))
 
 
 class _File(msgspec.Struct, kw_only=True):
@@ -71,8 +76,7 @@ class Characteristics:
         if not filled:
             return channel
         names = ", ".join(name.removesuffix("_s").replace("_", " ") for name in filled)
-        day = time.strftime("%Y-%m-%d", time.gmtime(known.wall_ns / 1e9))
-        note = f"{names} characterised on {day}"
+        note = f"{names} characterised on {known.day}"
         text = f"{channel.description}; {note}" if channel.description else note
         return msgspec.structs.replace(channel, **filled, description=text)
 

@@ -115,10 +115,12 @@ class _Problem:
     @property
     def freedom(self) -> int:
         """Values less what is fitted to them."""
-        return max(1, len(self._at_s) - self._known.shape[1] - (2 if self.shape == "counter" else 3))
+        found: int = max(1, len(self._at_s) - self._known.shape[1] - (2 if self.shape == "counter" else 3))
+        return found
 
     def _rest(self, column: Floats) -> Floats:
-        return column - self._axes @ (self._axes.T @ column)
+        rest: Floats = column - self._axes @ (self._axes.T @ column)
+        return rest
 
     def _model(self, delay_s: float, window_s: float) -> Floats:
         end_s = self._at_s - delay_s

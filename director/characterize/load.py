@@ -20,7 +20,8 @@ class Load:
         """How long it has been on up to each instant, given in seconds after `origin_ns`."""
         edges_s = (self.edges_ns - origin_ns) * 1e-9
         lasted_s = np.diff(edges_s) * (np.arange(len(edges_s) - 1) % 2 == 0)
-        return np.interp(at_s, edges_s, np.concatenate([[0.0], np.cumsum(lasted_s)]))
+        found: Floats = np.interp(at_s, edges_s, np.concatenate([[0.0], np.cumsum(lasted_s)]))
+        return found
 
     def filtered(self, at_s: Floats, origin_ns: int, time_constant_s: float) -> Floats:
         """The load behind a low-pass filter of first order, at instants in seconds after `origin_ns`."""

@@ -83,7 +83,7 @@ def step_response(
     if len(t_ns) < LEAST_UPDATES:
         raise CannotTell(f"there are {len(t_ns)} readings; {LEAST_UPDATES} are needed: {MORE}")
     origin_ns = int(t_ns[0])
-    t_s: Floats = (t_ns - origin_ns) * 1e-9
+    t_s: Floats = np.multiply(t_ns - origin_ns, 1e-9, dtype=np.float64)
     poll_s = float(np.median(np.diff(t_s)))
     is_new = _new(t_s, values, statuses, stamped)
     updates = int(np.count_nonzero(is_new))
@@ -135,9 +135,10 @@ def step_response(
 
 def _new(t_s: Floats, values: Floats, statuses: npt.NDArray[np.uint8], stamped: bool) -> npt.NDArray[np.bool_]:
     """Which readings show a new value: as the device says where it ever says that one is stale, else a change."""
-    told_new = np.equal(statuses, Status.NEW)
+    told_new: npt.NDArray[np.bool_] = np.equal(statuses, Status.NEW)
     if stamped:
-        return told_new & np.concatenate([[True], np.diff(t_s) > 0])
+        told_new[1:] &= np.diff(t_s) > 0
+        return told_new
     if np.any(statuses == Status.STALE):
         return told_new
     return np.concatenate([[False], np.diff(values) != 0])

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director.commands.parser import Commands, WrongUsage, fail
-from director.commands.values import count, merged, positive, setting
+from director.commands.values import count, positive
+from power_agent.option_values import merged, setting
 
 if TYPE_CHECKING:
     from director.characterize.session_channels import Characterisation

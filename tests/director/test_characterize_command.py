@@ -30,6 +30,9 @@ class Bench:
     folder: Path
 
     def director(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.command("director.cli", *words)
+
+    def command(self, module: str, *words: str) -> subprocess.CompletedProcess[str]:
         paths = [str(self.folder / "site"), str(SIMULATORS), *filter(None, [os.environ.get("PYTHONPATH")])]
         paths.insert(2, str(Path(__file__).parents[2]))
         environment = {
@@ -38,7 +41,7 @@ class Bench:
             "XDG_CONFIG_HOME": str(self.folder / "config"),
         }
         return subprocess.run(
-            [sys.executable, "-m", "director.cli", *words],
+            [sys.executable, "-m", module, *words],
             cwd=self.folder, env=environment, capture_output=True, text=True, timeout=DEADLINE_S,
         )  # fmt: skip
 
@@ -89,6 +92,8 @@ def test_it_is_stored_and_shown_among_the_devices(bench: Bench, told: Any) -> No
     assert [(each["channel"], each["model"]) for each in stored] == [("following/0/power", "M1")]
     assert stored[0]["window_s"] == told["window_s"]
     assert stored[0]["session"] == str((bench.folder / "session").resolve())
+    devices = bench.command("power_agent.cli", "devices", "--driver", "following", *bench.settings)
+    assert "0/power: delay" in devices.stdout and "characterised on 20" in devices.stdout
 
 
 def test_the_session_is_evidence(bench: Bench, told: Any) -> None:

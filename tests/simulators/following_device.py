@@ -36,9 +36,7 @@ class Watched:
         edges = [*self._edges_ns]
         if len(edges) % 2:
             edges.append(1 << 62)
-        on = sum(
-            max(0, min(b, end_ns) - max(a, begin_ns)) for a, b in zip(edges[::2], edges[1::2], strict=True)
-        )
+        on = sum(max(0, min(b, end_ns) - max(a, begin_ns)) for a, b in zip(edges[::2], edges[1::2], strict=True))
         return on / (end_ns - begin_ns)
 
     def _look(self) -> None:
