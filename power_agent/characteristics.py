@@ -14,6 +14,7 @@ import msgspec
 
 from drivers.contract import Channel
 from power_agent.config_folder import default_folder
+from power_agent.event_log import EventLog
 
 VERSION = 1
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
@@ -96,6 +97,17 @@ def load_characteristics(path: Path) -> Characteristics:
         CharacteristicsUnreadable: it cannot be read, or is damaged.
     """
     return Characteristics(_load(path))
+
+
+def for_sampling(file: str | None, log: EventLog) -> Characteristics:
+    """What is in the file that a sampler is told of; nothing, and a warning in the log, where that cannot be read."""
+    if file == "":
+        return NOTHING_KNOWN
+    try:
+        return load_characteristics(Path(file) if file is not None else default_file())
+    except (CharacteristicsUnreadable, RuntimeError) as error:  # of a user without a home
+        log.add("warning", "characteristics", f"{error}; what drivers themselves say is used")
+        return NOTHING_KNOWN
 
 
 def store_characteristics(path: Path, found: list[Characteristic]) -> None:

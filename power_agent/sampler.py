@@ -16,13 +16,7 @@ from pathlib import Path
 import msgspec
 
 from drivers.discovery import Opened, Refused, open_drivers
-from power_agent.characteristics import (
-    NOTHING_KNOWN,
-    Characteristics,
-    CharacteristicsUnreadable,
-    default_file,
-    load_characteristics,
-)
+from power_agent.characteristics import for_sampling
 from power_agent.clock import Clock, ClockPair, Wake, make_clock, read_pair, wall_step_ns
 from power_agent.earlier_recording import NOTHING_EARLIER, read_earlier
 from power_agent.event_log import EventLog
@@ -105,7 +99,7 @@ class Sampler:
 
         results = open_drivers(spec.drivers, root=root, settings=spec.settings, clock_ns=clock_ns)
         earlier = self._earlier
-        known = _characteristics(spec, self._log)
+        known = for_sampling(spec.characteristics, self._log)
         self._states, planned = plan_streams(results, spec.rates_hz, self._log, list(earlier.streams.values()), known)
         planned += earlier.lost_drivers({plan.name for plan in planned})
         streams = [stream for plan in planned for stream, _ in plan.streams]
@@ -331,17 +325,6 @@ class Sampler:
             with suppress(OSError):  # the log may lie on the same full disk
                 print(f"{self._spool.path}: the last readings could not be written", file=sys.stderr)
         return 0 if written else LAST_READINGS_LOST
-
-
-def _characteristics(spec: SamplerSpec, log: EventLog) -> Characteristics:
-    """What was found out about channels here; nothing, and a warning, where that cannot be read."""
-    if spec.characteristics == "":
-        return NOTHING_KNOWN
-    try:
-        return load_characteristics(Path(spec.characteristics) if spec.characteristics is not None else default_file())
-    except (CharacteristicsUnreadable, RuntimeError) as error:  # of a user without a home
-        log.add("warning", "characteristics", f"{error}; what drivers themselves say is used")
-        return NOTHING_KNOWN
 
 
 def _not_usable_yet(state: DriverState) -> DriverState:

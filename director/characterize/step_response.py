@@ -153,7 +153,8 @@ def _period(new_s: Floats, poll_s: float) -> tuple[float | None, float, float, f
     single_s = apart_s[apart_s < 1.5 * np.percentile(apart_s, 20) + poll_s]
     period_s = float(np.mean(single_s))
     low_s, high_s = (float(x) for x in np.percentile(single_s, [5, 95]))
-    u_s = 2 * float(np.std(single_s)) / float(np.sqrt(len(single_s)))
+    # Times in a row add up to one that polling blurs at its ends alone.
+    u_s = float(np.hypot(2 * np.std(single_s) / np.sqrt(len(single_s)), poll_s / len(single_s)))
     return (period_s if period_s > POLLS_PER_UPDATE * poll_s else None), u_s, low_s, high_s
 
 

@@ -16,13 +16,12 @@ from power_agent.characteristics import (
     Characteristic,
     Characteristics,
     CharacteristicsUnreadable,
+    for_sampling,
     load_characteristics,
     store_characteristics,
 )
 from power_agent.device_table import as_json, as_text
 from power_agent.event_log import EventLog
-from power_agent.messages import SamplerSpec
-from power_agent.sampler import _characteristics
 from power_agent.stream_plan import plan_streams, tail_s
 
 BMC = Channel(name="bmc/0/power", device="0", quantity="power", unit="W", kind="gauge", scope="node", model="X1")
@@ -117,8 +116,7 @@ def test_a_damaged_file_is_a_warning_and_is_left_as_it_is(tmp_path: Path, text: 
     path = tmp_path / "characteristics.json"
     path.write_text(text)
     log = EventLog(lambda: 0)
-    spec = SamplerSpec(spool="", host="h", characteristics=str(path))
-    assert _characteristics(spec, log).fill(BMC) is BMC
+    assert for_sampling(str(path), log).fill(BMC) is BMC
     assert [(event.level, why in event.text) for event in log.snapshot()] == [("warning", True)]
     with pytest.raises(CharacteristicsUnreadable, match=why):
         store_characteristics(path, [found()])
