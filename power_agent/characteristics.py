@@ -64,20 +64,22 @@ class Characteristics:
         if known is None:
             return channel
         filled: dict[str, float] = {}
+        names = []
         if channel.update_period_s is None and known.update_period_s is not None:
             filled["update_period_s"] = known.update_period_s
+            names.append("update period")
         window_s = channel.window_s
         if window_s is None and channel.kind == "gauge" and known.window_s is not None:
             filled["window_s"] = window_s = known.window_s
-        if channel.delay_s == 0:
+            names.append("window")
+        if channel.delay_s == 0 and channel.delay_u_s == 0:
             # What was measured best is the age of the window's middle; another window has its end elsewhere.
-            delay_s = max(0.0, known.delay_s + ((known.window_s or 0.0) - (window_s or 0.0)) / 2)
-            if delay_s > 0:
-                filled["delay_s"] = delay_s
-        if not filled:
+            filled["delay_s"] = max(0.0, known.delay_s + ((known.window_s or 0.0) - (window_s or 0.0)) / 2)
+            filled["delay_u_s"] = known.delay_u_s
+            names.append("delay")
+        if not names:
             return channel
-        names = ", ".join(name.removesuffix("_s").replace("_", " ") for name in filled)
-        note = f"{names} characterised on {known.day}"
+        note = f"{', '.join(names)} characterised on {known.day}"
         text = f"{channel.description}; {note}" if channel.description else note
         return msgspec.structs.replace(channel, **filled, description=text)
 

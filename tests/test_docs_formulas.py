@@ -69,6 +69,7 @@ def gauge(given: Given) -> Channel:
         update_period_s=given["period_s"],
         window_s=given["window_s"],
         delay_s=given.get("delay_s", 0.0),
+        delay_u_s=given.get("delay_u_s", 0.0),
         accuracy=Accuracy(reading_fraction=given.get("of_reading", 0.0), absolute=given.get("absolute_watts", 0.0)),
     )
 
@@ -252,7 +253,8 @@ def edge_kernel(given: Given) -> tuple[Results, Results]:
     ours = float(_edge(timing_of(channel, 1 / h), channel, spread, np.array([h * S]), hidden * gain)[0])
     kernel = 0.204 * h - 0.021 * w if w < h else 0.183 * h + 0.09 * (w - h)
     inside = given["ripple_watts"] / sqrt(2) * gain * sqrt(h * w / 12)
-    return {"u_one_edge_joules": ours}, {"u_one_edge_joules": hypot(given["spread_watts"] * kernel, inside)}
+    moved = given["spread_watts"] * given.get("delay_u_s", 0.0) / 2
+    return {"u_one_edge_joules": ours}, {"u_one_edge_joules": hypot(given["spread_watts"] * kernel, inside, moved)}
 
 
 def sync_term(given: Given) -> tuple[Results, Results]:

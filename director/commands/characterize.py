@@ -100,6 +100,7 @@ def _is_session(arguments: argparse.Namespace, command: list[str]) -> bool:
 def _record(arguments: argparse.Namespace, command: list[str]) -> tuple[int | None, Path]:
     """The session; and the exit status where it tells nothing."""
     from director.characterize.characterize_command import DEFAULT_HZ, Wanted, record
+    from director.running.notices import say
     from director.running.run_options import UsageError
     from power_agent.workload import CannotStart, check_program, leave_like
 
@@ -122,6 +123,7 @@ def _record(arguments: argparse.Namespace, command: list[str]) -> tuple[int | No
     except OSError as error:
         return fail(f"{error.strerror or error} ({error.filename or 'no file'}). Nothing was run", 2), Path()
     if outcome.interrupted:
+        say(f"interrupted; what was measured until then is in {session}")
         return leave_like(outcome.status), session
     if outcome.status or outcome.summary is None:
         return fail(f"the load did not run to its end; what was measured is in {session}", 2), session

@@ -22,6 +22,7 @@ def _flaws(channel: Channel) -> Iterator[str]:
         ("an update period", channel.update_period_s),
         ("a window", channel.window_s),
         ("a delay", channel.delay_s),
+        ("an uncertainty of the delay", channel.delay_u_s),
     )
     for name, seconds in times:
         if seconds is not None and not 0 <= seconds <= _LONGEST_S:

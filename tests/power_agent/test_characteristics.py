@@ -60,7 +60,7 @@ class OneDriver(Driver):
 
 def test_what_the_driver_does_not_know_is_filled_in() -> None:
     channel = Characteristics([found()]).fill(BMC)
-    assert (channel.update_period_s, channel.window_s, channel.delay_s) == (1.0, 4.0, 0.5)
+    assert (channel.update_period_s, channel.window_s, channel.delay_s, channel.delay_u_s) == (1.0, 4.0, 0.5, 0.1)
     assert channel.description == "update period, window, delay characterised on 2026-07-14"
 
 
