@@ -14,7 +14,7 @@ from rich.text import Text
 
 from director.answers.number_text import figure_text
 from director.characterize.session_channels import Characterisation, Finding, remarks
-from director.characterize.step_response import StepResponse
+from director.characterize.step_response import POLLS_PER_UPDATE, StepResponse
 
 _UNKNOWN = "–"
 
@@ -72,7 +72,7 @@ def _cells(finding: Finding, found: StepResponse) -> list[str]:
     of_counter = finding.channel.kind == "counter"
     unit = finding.channel.unit
     rate_unit = ("W" if unit == "J" else f"{unit}/s") if of_counter else unit
-    period = f"< {2.5 * found.poll_s:.3g} s"
+    period = f"< {POLLS_PER_UPDATE * found.poll_s:.3g} s"
     if found.update_period_s is not None:
         period = _seconds(found.update_period_s, found.update_period_u_s)
     return [

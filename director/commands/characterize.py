@@ -13,6 +13,7 @@ from power_agent.option_values import merged, setting
 if TYPE_CHECKING:
     from director.characterize.session_channels import Characterisation
 
+LEAST_CYCLES = 3
 EXAMPLES = """\
 examples:
   power-director characterize rapl
@@ -90,6 +91,8 @@ def _is_session(arguments: argparse.Namespace, command: list[str]) -> bool:
     if not Path(arguments.device).is_dir() or (unknown is None and "/" not in arguments.device):
         if unknown is not None:
             raise WrongUsage(f"{unknown.reason}, and no such session; {unknown.fix}")
+        if arguments.cycles is not None and arguments.cycles < LEAST_CYCLES:
+            raise WrongUsage(f"{arguments.cycles} cycles tell nothing; --cycles {LEAST_CYCLES} is the least")
         return False
     given = [name for name in ("rate", "period", "cycles", "output") if getattr(arguments, name) is not None]
     if given or arguments.set or command:

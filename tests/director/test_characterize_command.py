@@ -134,6 +134,7 @@ def test_energies_are_right_with_it_and_would_be_wrong_without(bench: Bench, tol
         (["host"], "host measures neither power nor energy"),
         (["following", "--channel", "following/1/power"], "there is no power or energy channel following/1/power"),
         (["following", "--", "/no/such/program"], "/no/such/program"),
+        (["following", "--cycles", "2"], "--cycles 3 is the least"),
         (["following", "--rate", "0"], "'0' is not a number above 0"),
     ],
 )
