@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,9 @@ class Load:
         """The load behind a low-pass filter of first order, at instants in seconds after `origin_ns`."""
         edges_s = (self.edges_ns - origin_ns) * 1e-9
         level, levels = 0.0, [0.0]
-        for number, lasted_s in enumerate(np.diff(edges_s)):
+        for number, lasted_s in enumerate(np.diff(edges_s).tolist()):
             target = float(number % 2 == 0)
-            level = target + (level - target) * np.exp(-lasted_s / time_constant_s)
+            level = target + (level - target) * math.exp(-lasted_s / time_constant_s)
             levels.append(level)
         count = np.searchsorted(edges_s, at_s, side="right")
         index = np.clip(count - 1, 0, len(edges_s) - 1)

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from following_device import OFF_WATTS, ON_WATTS
 
+from director.cli import main
+
 UPDATE_S, WINDOW_S, DELAY_S = 0.2, 0.25, 0.12
 SIMULATORS = Path(following_device.__file__).parent
 # As many do, it needs a moment until it bears; it says who it is when it is ready.
@@ -70,7 +72,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def told(bench: Bench) -> Any:
     """What the command said of the meter."""
     done = bench.director(
-        "characterize", "following", *bench.settings, "--rate", "50", "--period", "1", "--cycles", "7",
+        "characterize", "following", *bench.settings, "--rate", "50", "--period", "1", "--cycles", "6",
         "--output", "session", "--json", "found.json", *bench.load,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -129,20 +131,27 @@ def test_energies_are_right_with_it_and_would_be_wrong_without(bench: Bench, tol
     ("words", "said"),
     [
         (["nowhere"], "there is no driver 'nowhere', and no such session"),
-        (["follow"], "did you mean 'following'?"),
+        (["rapll"], "did you mean 'rapl'?"),
         (["nvml", "--set", "nvml.absurd=1"], "nvml cannot be used here"),
         (["host"], "host measures neither power nor energy"),
-        (["following", "--channel", "following/1/power"], "there is no power or energy channel following/1/power"),
-        (["following", "--", "/no/such/program"], "/no/such/program"),
-        (["following", "--cycles", "2"], "--cycles 3 is the least"),
-        (["following", "--rate", "0"], "'0' is not a number above 0"),
+        (["host", "--", "/no/such/program"], "/no/such/program"),
+        (["host", "--cycles", "2"], "--cycles 3 is the least"),
+        (["host", "--rate", "0"], "'0' is not a number above 0"),
     ],
 )
-def test_wrong_use_is_refused_before_anything_is_run(bench: Bench, words: list[str], said: str) -> None:
-    settings = bench.settings if words[0] == "following" else []
-    split = words.index("--") if "--" in words else len(words)
-    done = bench.director("characterize", *words[:split], *settings, *words[split:])
-    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+def test_wrong_use_is_refused_before_anything_is_run(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["characterize", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_channel_that_is_not_there_is_refused(bench: Bench) -> None:
+    done = bench.director("characterize", "following", *bench.settings, "--channel", "following/1/power")
+    assert done.returncode == 2
+    assert "no power or energy channel following/1/power; there are: following/0/power" in done.stderr
     assert not (bench.folder / "power-sessions").exists()
 
 

@@ -131,14 +131,19 @@ def test_a_negative_delay_is_no_delay(tmp_path: Path) -> None:
         load_characteristics(path)
 
 
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "characteristics.json"
+
+
 @given(st.binary(max_size=300) | st.recursive(
     st.none() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.sampled_from(["version", "channels", "channel", "model", "delay_s", "wall_ns"]), inner),
     max_leaves=12,
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
-def test_anything_in_the_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
-    path = tmp_path_factory.mktemp("fuzz") / "characteristics.json"
+def test_anything_in_the_file_is_read_or_refused(fuzzed: Path, raw: bytes) -> None:
+    path = fuzzed
     path.write_bytes(raw)
     try:
         assert load_characteristics(path).fill(BMC) is BMC
