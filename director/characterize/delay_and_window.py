@@ -23,24 +23,34 @@ _HALVINGS = 14
 _ALONG_THE_VALLEY = 9
 _INSTANT_S = 1e-6  # a window that stands for none
 _FLAT = 0.001  # of the load's step: by less the blur changes a value that no edge touches
-LEAST_FLAT = 12  # values that tell the noise
+_LEAST_FREEDOM = 10  # of the values that tell the levels and the noise
+_LEAST_SPREAD = 0.2  # of the load that they show: some with it, and some without
+
+
+@dataclass(frozen=True)
+class Levels:
+    """In the channel's unit, of a counter per second; each `_u` is an expanded uncertainty (k = 2)."""
+
+    off: float
+    off_u: float
+    gain: float  # what the load adds
+    on_u: float  # of both together
+    noise: float  # standard deviation about the fit, in the channel's unit
+    noise_u: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Delay and window in s, with their U (k = 2); the level without load and what the load adds; what is left."""
+    """Delay and window in s, with their U (k = 2); the levels without and with load; what is left."""
 
     shape: Shape
     delay_s: float
     delay_u_s: float
     window_s: float
     window_u_s: float
-    base: float
-    gain: float
-    noise: float  # standard deviation about the fit, of values that the edges do not touch where there are enough
-    left: float  # the same of all values
+    levels: Levels
+    left: float  # standard deviation of all values about the fit
     squares: float
-    freedom: int  # of the values that tell the noise
     at_the_limit: bool  # of the delays or windows that were looked at
 
 
@@ -87,30 +97,32 @@ class _Problem:
             return self._total
         return max(0.0, self._total - float(signal @ self._seen_rest) ** 2 / power)
 
-    def levels(self, delay_s: float, window_s: float) -> tuple[float, float]:
-        """The level without load (of a counter its rate) and what the load adds."""
-        _, found = self._solved(delay_s, window_s)
-        return float(found[1] if self.shape == "counter" else found[0] + self._start), float(found[-1])
+    def levels(self, delay_s: float, window_s: float, blur_s: float) -> Levels:
+        """Levels and noise at a delay and a window.
 
-    def noise(self, delay_s: float, window_s: float, blur_s: float) -> tuple[float, int]:
-        """Standard deviation about the fit and its degrees of freedom.
-
-        An instant that is wrong by the blur makes a value near an edge wrong, which is no noise of the device: such
-        values are left out where enough others remain.
+        An instant that is wrong by the blur makes a value near an edge wrong, of a counter every value under load, and
+        that is no noise of the device: such values are left out where enough others remain.
         """
-        columns, found = self._solved(delay_s, window_s)
-        rest = self._seen - columns @ found
-        early, late = self._model(delay_s + blur_s, window_s), self._model(delay_s - blur_s, window_s)
-        flat = np.abs(late - early) < _FLAT
-        if self.shape == "counter" or np.count_nonzero(flat) < LEAST_FLAT:
-            return float(np.sqrt(rest @ rest / self.freedom)), self.freedom
-        freedom = int(np.count_nonzero(flat)) - 2
-        return float(np.sqrt(rest[flat] @ rest[flat] / freedom)), freedom
-
-    def _solved(self, delay_s: float, window_s: float) -> tuple[Floats, Floats]:
         columns = np.column_stack([self._known, self._model(delay_s, window_s)])
-        found, *_ = np.linalg.lstsq(columns, self._seen, rcond=None)
-        return columns, found
+        early, late = self._model(delay_s + blur_s, window_s), self._model(delay_s - blur_s, window_s)
+        kept = np.abs(late - early) < _FLAT
+        freedom = int(np.count_nonzero(kept)) - columns.shape[1]
+        if freedom < _LEAST_FREEDOM or np.std(columns[kept, -1]) < _LEAST_SPREAD:
+            kept, freedom = np.ones(len(kept), dtype=bool), self.freedom
+        found, *_ = np.linalg.lstsq(columns[kept], self._seen[kept], rcond=None)
+        rest = self._seen[kept] - columns[kept] @ found
+        noise = float(np.sqrt(rest @ rest / freedom))
+        spread = noise**2 * np.linalg.pinv(columns[kept].T @ columns[kept])
+        place = 1 if self.shape == "counter" else 0
+        both = spread[place, place] + spread[-1, -1] + 2 * spread[place, -1]
+        return Levels(
+            off=float(found[place]) + (0.0 if self.shape == "counter" else self._start),
+            off_u=2 * float(np.sqrt(spread[place, place])),
+            gain=float(found[-1]),
+            on_u=2 * float(np.sqrt(max(0.0, both))),
+            noise=noise,
+            noise_u=2 * noise / float(np.sqrt(2 * freedom)),
+        )
 
     @property
     def freedom(self) -> int:
@@ -139,8 +151,6 @@ def _fit(problem: _Problem, half_s: float, blur_s: float) -> Fit:
     windows = np.linspace(0.0, LONGEST_WINDOW * half_s, _GRID) if has_window else np.zeros(1)
     delay_s, window_s = _search(problem.squares, delays, windows)
     squares = problem.squares(delay_s, window_s)
-    base, gain = problem.levels(delay_s, window_s)
-    noise, freedom = problem.noise(delay_s, window_s, blur_s)
     # What tells delay and window are the values near an edge, and those whose windows overlap are not independent.
     limit = squares * (1 + 4 / min(problem.freedom, problem.edges))
 
@@ -158,12 +168,9 @@ def _fit(problem: _Problem, half_s: float, blur_s: float) -> Fit:
         delay_u_s=_reach(least_at_delay, delay_s, limit, half_s),
         window_s=window_s,
         window_u_s=_reach(least_at_window, window_s, limit, half_s) if has_window else 0.0,
-        base=base,
-        gain=gain,
-        noise=noise,
+        levels=problem.levels(delay_s, window_s, blur_s),
         left=float(np.sqrt(squares / problem.freedom)),
         squares=squares,
-        freedom=freedom,
         at_the_limit=delay_s >= delays[-2] or (has_window and window_s >= windows[-2]),
     )
 

@@ -26,7 +26,7 @@ def show(found: Characterisation) -> None:
     console.print(Text.assemble((found.device, "bold"), f"  from {found.session}"))
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("channel", overflow="fold")
-    for title in ("new value every", "window", "delay", "noise", "load off → on"):
+    for title in ("new value every", "window", "delay", "noise", "load off", "load on"):
         table.add_column(title, justify="right")
     for finding in found.findings:
         if finding.response is not None:
@@ -80,7 +80,8 @@ def _cells(finding: Finding, found: StepResponse) -> list[str]:
         _UNKNOWN if of_counter else _seconds(found.window_s, found.window_u_s),
         _seconds(found.delay_s, found.delay_u_s),
         figure_text(found.noise, found.noise_u, unit),
-        f"{found.off_value:.4g} → {found.on_value:.4g} {rate_unit}",
+        figure_text(found.off_value, found.off_value_u, rate_unit),
+        figure_text(found.on_value, found.on_value_u, rate_unit),
     ]
 
 

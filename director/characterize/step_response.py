@@ -45,7 +45,9 @@ class StepResponse:
     window_s: float  # of a mean: its length; of a low-pass filter: twice its time constant, which lags as much
     window_u_s: float
     off_value: float  # in the channel's unit; of a counter: per second
+    off_value_u: float
     on_value: float
+    on_value_u: float
     noise: float  # standard deviation of the values about the fit
     noise_u: float
     updates: int  # new values that were seen
@@ -124,10 +126,12 @@ def step_response(
         shape=found.shape,
         window_s=found.window_s,
         window_u_s=float(np.hypot(found.window_u_s, hidden_s)) if kind == "gauge" else 0.0,
-        off_value=found.base,
-        on_value=found.base + found.gain,
-        noise=found.noise,
-        noise_u=2 * found.noise / float(np.sqrt(2 * found.freedom)),
+        off_value=found.levels.off,
+        off_value_u=found.levels.off_u,
+        on_value=found.levels.off + found.levels.gain,
+        on_value_u=found.levels.on_u,
+        noise=found.levels.noise,
+        noise_u=found.levels.noise_u,
         updates=updates,
         edges=len(load.edges_ns),
     )
@@ -159,9 +163,10 @@ def _period(new_s: Floats, poll_s: float) -> tuple[float | None, float, float, f
 
 
 def _check(found: Fit, half_s: float) -> None:
-    if abs(found.gain) < LEAST_STEP * found.left or found.gain == 0:
+    gain, left = found.levels.gain, found.left
+    if abs(gain) < LEAST_STEP * left or gain == 0:
         raise CannotTell(
-            f"the load does not show: it changes the reading by {found.gain:.3g}, and {found.left:.3g} is unexplained; "
+            f"the load does not show: it changes the reading by {gain:.3g}, and {left:.3g} is unexplained; "
             "does this device measure what the load runs on? Otherwise a heavier load"
         )
     if found.at_the_limit:
