@@ -9,7 +9,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from director.commands import audit, check, completion, export, keys, qualify, report, run, score, serve, session
+from director.commands import (
+    audit,
+    characterize,
+    check,
+    completion,
+    export,
+    keys,
+    qualify,
+    report,
+    run,
+    score,
+    serve,
+    session,
+)
 from director.commands.parser import Commands, Parser, WrongUsage, fail
 
 EXAMPLES = """\
@@ -54,7 +67,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="power-director", description=description, epilog=EXAMPLES)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = Commands(parser)
-    for command in (run, report, score, audit, check, export, qualify, serve, session, keys, completion):
+    for command in (run, report, score, audit, check, export, qualify, characterize, serve, session, keys, completion):
         command.add(commands)
     return parser
 

@@ -89,6 +89,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     update_period_s: float | None = None  # how often the device has a new value; None: unknown
     stamped: bool = False  # rows carry the device's own instant of the update, not that of our poll
     window_s: float | None = None  # what a value averages over, ending at its update; 0: an instant; None: unknown
+    delay_s: float = 0.0  # how long before its update the window ends; without an update period, before it is read
+    delay_u_s: float = 0.0  # expanded uncertainty (k = 2) of that
     accuracy: Accuracy | None = None  # None: unknown
     estimate: bool = False  # modelled, not measured
     description: str = ""

@@ -222,10 +222,21 @@ def _devices(arguments: argparse.Namespace) -> int:
 
     from drivers.discovery import Opened, open_drivers
     from power_agent import device_table
+    from power_agent.characteristics import (
+        NOTHING_KNOWN,
+        CharacteristicsUnreadable,
+        default_file,
+        load_characteristics,
+    )
 
     results = open_drivers(arguments.driver, root=Path(arguments.root), settings=merged(arguments.set))
     try:
-        text = device_table.as_json(results) if arguments.json else device_table.as_text(results)
+        known = load_characteristics(default_file())
+    except (CharacteristicsUnreadable, RuntimeError) as error:
+        print(f"power-agent: {error}", file=sys.stderr)
+        known = NOTHING_KNOWN
+    try:
+        text = device_table.as_json(results, known) if arguments.json else device_table.as_text(results, known)
     finally:
         for result in results:
             if isinstance(result, Opened):

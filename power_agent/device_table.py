@@ -14,6 +14,7 @@ from rich.text import Text
 
 from drivers.contract import Accuracy, Channel, Group
 from drivers.discovery import Opened, Refused
+from power_agent.characteristics import NOTHING_KNOWN, Characteristics
 
 # Columns are added as there is room for them.
 _UPDATE_AND_WINDOW_FROM_WIDTH = 64
@@ -48,18 +49,18 @@ class _Line:
 _Entry = tuple[str, list[_Line]]  # devices that are alike, and their lines
 
 
-def as_text(results: Sequence[Opened | Refused]) -> str:
+def as_text(results: Sequence[Opened | Refused], characteristics: Characteristics = NOTHING_KNOWN) -> str:
     """Tables for the person at the terminal; in colour only where stdout is one, and not with NO_COLOR set."""
     console = Console(highlight=False)
     with console.capture() as capture:
-        _show(results, console)
+        _show(results, console, characteristics)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _show(results: Sequence[Opened | Refused], console: Console) -> None:
+def _show(results: Sequence[Opened | Refused], console: Console, characteristics: Characteristics) -> None:
     opened = [result for result in results if isinstance(result, Opened)]
     refused = [result for result in results if isinstance(result, Refused)]
-    lines = [_lines_by_device(driver) for driver in opened]
+    lines = [_lines_by_device(driver, characteristics) for driver in opened]
     power = [_merge_devices(each, of_power=True) for each in lines]
     others = [_merge_devices(each, of_power=False) for each in lines]
     # The first column is equally wide in all tables, so that the others stand in line down the page.
@@ -77,6 +78,8 @@ def _show(results: Sequence[Opened | Refused], console: Console) -> None:
         if console.width >= _SOURCES_FROM_WIDTH:
             for source in _sources(of_power):
                 console.print(_indented(Text(source, style="dim")))
+        for line in _characterised(driver, characteristics):
+            console.print(_indented(Text(line, style="dim")))
         for note in driver.driver.notes:
             console.print(_indented(_reason(note.reason, note.fix)))
         console.print()
@@ -95,7 +98,7 @@ def _show(results: Sequence[Opened | Refused], console: Console) -> None:
         console.print(_indented(grid))
 
 
-def as_json(results: Sequence[Opened | Refused]) -> str:
+def as_json(results: Sequence[Opened | Refused], characteristics: Characteristics = NOTHING_KNOWN) -> str:
     """The same for programs: {"drivers": [{"name", "usable", "groups" or "reason" and "fix"}, …]}."""
     drivers: list[dict[str, object]] = []
     for result in results:
@@ -103,7 +106,12 @@ def as_json(results: Sequence[Opened | Refused]) -> str:
             drivers.append({"name": result.name, "usable": False, "reason": result.reason, "fix": result.fix})
             continue
         groups = [
-            {"name": g.name, "default_hz": g.default_hz, "max_hz": g.max_hz, "channels": g.channels}
+            {
+                "name": g.name,
+                "default_hz": g.default_hz,
+                "max_hz": g.max_hz,
+                "channels": [characteristics.fill(channel) for channel in g.channels],
+            }
             for g in result.driver.groups
         ]
         notes = [{"reason": note.reason, "fix": note.fix} for note in result.driver.notes]
@@ -111,13 +119,13 @@ def as_json(results: Sequence[Opened | Refused]) -> str:
     return msgspec.json.format(msgspec.json.encode({"drivers": drivers}), indent=2).decode()
 
 
-def _lines_by_device(opened: Opened) -> dict[str, list[_Line]]:
+def _lines_by_device(opened: Opened, characteristics: Characteristics) -> dict[str, list[_Line]]:
     """Lines of each device, devices in the order in which they come."""
     devices: dict[str, list[_Line]] = {}
     for group in opened.driver.groups:
         for channel in group.channels:
             lines = devices.setdefault(channel.device, [])
-            line = _line(opened.name, channel, group)
+            line = _line(opened.name, characteristics.fill(channel), group)
             for place, other in enumerate(lines):
                 if not line.of_power and replace(other, names=line.names) == line:
                     lines[place] = replace(other, names=other.names + line.names)
@@ -231,6 +239,19 @@ def _sources(entries: Sequence[_Entry]) -> list[str]:
     lines = [line for _, lines in entries for line in lines]
     known = [(line.accuracy, line.unit) for line in lines if line.accuracy is not None and line.accuracy.source]
     return list(dict.fromkeys(f"{_accuracy(accuracy, unit)}: {accuracy.source}" for accuracy, unit in known))
+
+
+def _characterised(opened: Opened, characteristics: Characteristics) -> list[str]:
+    """What was found out about channels here that stands in no column."""
+    lines = []
+    for group in opened.driver.groups:
+        for channel in group.channels:
+            known = characteristics.of(channel)
+            if known is not None:
+                name = channel.name.removeprefix(f"{opened.name}/")
+                delay = f"delay {_seconds(known.delay_s)} ± {_seconds(known.delay_u_s)}"
+                lines.append(f"{name}: {delay}, noise {known.noise:.2g} {channel.unit}, characterised on {known.day}")
+    return lines
 
 
 def _rate(line: _Line) -> str:

@@ -33,6 +33,7 @@ class SamplerSpec(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, dict[str, str]] = {}  # by driver name
     root: str = "/"
     replay_clock: ReplayClockSpec | None = None
+    characteristics: str | None = None  # file of what was found out about channels; None: the user's; "": none
     resume: bool = False  # an earlier sampler died: go on in its spool, where it left off
     alone_s: float = 0.0  # go on for so long when whoever gives the orders is gone: he may come back
 

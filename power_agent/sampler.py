@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from drivers.discovery import Opened, Refused, open_drivers
+from power_agent.characteristics import for_sampling
 from power_agent.clock import Clock, ClockPair, Wake, make_clock, read_pair, wall_step_ns
 from power_agent.earlier_recording import NOTHING_EARLIER, read_earlier
 from power_agent.event_log import EventLog
@@ -98,7 +99,8 @@ class Sampler:
 
         results = open_drivers(spec.drivers, root=root, settings=spec.settings, clock_ns=clock_ns)
         earlier = self._earlier
-        self._states, planned = plan_streams(results, spec.rates_hz, self._log, list(earlier.streams.values()))
+        known = for_sampling(spec.characteristics, self._log)
+        self._states, planned = plan_streams(results, spec.rates_hz, self._log, list(earlier.streams.values()), known)
         planned += earlier.lost_drivers({plan.name for plan in planned})
         streams = [stream for plan in planned for stream, _ in plan.streams]
         self._spool.write(streams=[stream for stream in streams if stream.id not in earlier.streams])

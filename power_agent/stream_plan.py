@@ -11,6 +11,7 @@ import msgspec
 
 from drivers.contract import Driver, Group
 from drivers.discovery import Opened, Refused
+from power_agent.characteristics import NOTHING_KNOWN, Characteristics
 from power_agent.event_log import EventLog
 from power_agent.messages import DriverState, Stream
 from power_agent.row_format import row_struct
@@ -34,9 +35,11 @@ def plan_streams(
     rates_hz: Mapping[str, float],
     log: EventLog,
     earlier: Sequence[Stream] = (),
+    characteristics: Characteristics = NOTHING_KNOWN,
 ) -> tuple[list[DriverState], list[PlannedDriver]]:
     """Give each group of each open driver a stream; rates are looked up by "driver.group", then by "driver".
 
+    What drivers do not know of their channels is filled in from `characteristics`.
     A driver whose groups make no sense is closed and told as not usable. A group that has a stream among `earlier`
     keeps it, as it was: its channels may be others by now.
     """
@@ -51,7 +54,7 @@ def plan_streams(
             states.append(DriverState(driver=result.name, usable=False, reason=result.reason, fix=result.fix))
             continue
         try:
-            found = _streams(result, rates_hz, next_id, log)
+            found = _streams(result, rates_hz, next_id, log, characteristics)
             streams: list[tuple[Stream, Group | None]] = [
                 (known.get((stream.driver, stream.group), stream), group) for stream, group in found
             ]
@@ -86,14 +89,15 @@ def check_rates(rates_hz: Mapping[str, float]) -> None:
 def tail_s(streams: Sequence[Stream]) -> float:
     """How long to sample on after the work, in seconds.
 
-    Half an averaging window centres the last value on the end of the work; two updates make sure that it has come.
+    Half an averaging window centres the last value on the end of the work; two updates and the device's delay make sure
+    that it has come.
     """
     tails = [MIN_TAIL_S]
     for stream in streams:
         for channel in stream.channels:
             if channel.quantity in ("power", "energy"):
                 period_s = max(channel.update_period_s or 0.0, 1 / stream.rate_hz)
-                tails.append((channel.window_s or 0.0) / 2 + 2 * period_s)
+                tails.append((channel.window_s or 0.0) / 2 + channel.delay_s + 2 * period_s)
     return max(tails)
 
 
@@ -106,7 +110,9 @@ def buffer_limits(streams: Sequence[Stream]) -> dict[int, int]:
     }
 
 
-def _streams(opened: Opened, rates_hz: Mapping[str, float], first_id: int, log: EventLog) -> list[tuple[Stream, Group]]:
+def _streams(
+    opened: Opened, rates_hz: Mapping[str, float], first_id: int, log: EventLog, characteristics: Characteristics
+) -> list[tuple[Stream, Group]]:
     streams: list[tuple[Stream, Group]] = []
     for group in opened.driver.groups:
         full_name = f"{opened.name}.{group.name}"
@@ -123,7 +129,7 @@ def _streams(opened: Opened, rates_hz: Mapping[str, float], first_id: int, log: 
             driver=opened.name,
             group=group.name,
             rate_hz=rate_hz,
-            channels=list(group.channels),
+            channels=[characteristics.fill(channel) for channel in group.channels],
         )
         msgspec.json.decode(msgspec.json.encode(stream), type=Stream)  # what the spool's reader will demand
         streams.append((stream, group))

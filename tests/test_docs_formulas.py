@@ -10,7 +10,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from math import ceil, hypot, sqrt
+from math import ceil, exp, hypot, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from director.answers.questions import Questions
 from director.answers.scaling import energy_ratio, speed
 from director.answers.straggling import joined_figures
 from director.answers.summary import EnergyFigure, Metric, PhaseGroup
+from director.characterize.load import Load
 from director.energy.align import align
 from director.energy.channel_timing import timing_of
 from director.energy.component_energy import Intervals, Source, component_energy
@@ -67,6 +68,8 @@ def gauge(given: Given) -> Channel:
         stamped=True,
         update_period_s=given["period_s"],
         window_s=given["window_s"],
+        delay_s=given.get("delay_s", 0.0),
+        delay_u_s=given.get("delay_u_s", 0.0),
         accuracy=Accuracy(reading_fraction=given.get("of_reading", 0.0), absolute=given.get("absolute_watts", 0.0)),
     )
 
@@ -132,7 +135,26 @@ def counter_energy(given: Given) -> tuple[Results, Results]:
 def gauge_lag(given: Given) -> tuple[Results, Results]:
     channel = gauge({**given, "period_s": given["update_s"]})
     lag = timing_of(Channel(**{f: getattr(channel, f) for f in channel.__struct_fields__ if f != "stamped"}), 10.0)
-    return {"lag_s": lag.lag_ns * 1e-9}, {"lag_s": (given["update_s"] + given["window_s"]) / 2}
+    return {"lag_s": lag.lag_ns * 1e-9}, {
+        "lag_s": given.get("delay_s", 0.0) + (given["update_s"] + given["window_s"]) / 2
+    }
+
+
+def seen_load(given: Given) -> tuple[Results, Results]:
+    """A value that was published at an instant, of a load that goes on and off."""
+    load = Load(np.array([round(t * S) for t in given["edges_s"]]))
+    end, width, shape = given["at_s"] - given["delay_s"], given["window_s"], given["shape"]
+    if shape == "mean":
+        on = load.seconds_on(np.array([end, end - width]), 0)
+        ours = (on[0] - on[1]) / width
+        pairs = zip(given["edges_s"][::2], given["edges_s"][1::2], strict=True)
+        share = sum(max(0.0, min(b, end) - max(a, end - width)) for a, b in pairs) / width
+    else:
+        ours = load.filtered(np.array([end]), 0, width / 2)[0]
+        steps = zip(given["edges_s"], itertools.cycle((1, -1)))
+        share = sum(sign * (1 - exp(-(end - t) / (width / 2))) for t, sign in steps if t < end)
+    off, on_watts = given["off_watts"], given["on_watts"]
+    return {"watts": off + (on_watts - off) * float(ours)}, {"watts": off + (on_watts - off) * share}
 
 
 def unit_cells(given: Given) -> list[tuple[float, float, float]]:
@@ -231,7 +253,8 @@ def edge_kernel(given: Given) -> tuple[Results, Results]:
     ours = float(_edge(timing_of(channel, 1 / h), channel, spread, np.array([h * S]), hidden * gain)[0])
     kernel = 0.204 * h - 0.021 * w if w < h else 0.183 * h + 0.09 * (w - h)
     inside = given["ripple_watts"] / sqrt(2) * gain * sqrt(h * w / 12)
-    return {"u_one_edge_joules": ours}, {"u_one_edge_joules": hypot(given["spread_watts"] * kernel, inside)}
+    moved = given["spread_watts"] * given.get("delay_u_s", 0.0) / 2
+    return {"u_one_edge_joules": ours}, {"u_one_edge_joules": hypot(given["spread_watts"] * kernel, inside, moved)}
 
 
 def sync_term(given: Given) -> tuple[Results, Results]:
@@ -667,6 +690,7 @@ CHECKS: dict[str, Callable[[Given], tuple[Results, Results]]] = {
     for check in (
         counter_energy,
         gauge_lag,
+        seen_load,
         integrated_energy,
         mean_and_peak,
         coverage,

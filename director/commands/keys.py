@@ -49,7 +49,8 @@ def _keys(arguments: argparse.Namespace, _: list[str]) -> int:
         wanted = {2: " NAME KEY", 1: " NAME", 0: ""}[words]
         raise WrongUsage(f"keys {arguments.do} is called as: power-director keys {arguments.do}{wanted}")
     try:
-        from power_agent.wire.keys import KeyProblem, Keyring, default_folder
+        from power_agent.config_folder import default_folder
+        from power_agent.wire.keys import KeyProblem, Keyring
     except ModuleNotFoundError as error:
         return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)
     folder = arguments.keys or default_folder()

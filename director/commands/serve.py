@@ -66,7 +66,8 @@ def _serve(arguments: argparse.Namespace, _: list[str]) -> int:
         from director.fleet.fleet_session import Bounds
         from director.fleet.serve import ServeOptions, serve
         from director.running.notices import say
-        from power_agent.wire.keys import KeyProblem, default_folder
+        from power_agent.config_folder import default_folder
+        from power_agent.wire.keys import KeyProblem
         from power_agent.wire.sockets import Address, AddressProblem
     except ModuleNotFoundError as error:
         return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)

@@ -18,7 +18,13 @@ def find_flaw(channel: Channel) -> str:
 def _flaws(channel: Channel) -> Iterator[str]:
     if not (math.isfinite(channel.scale) and 1e-30 < abs(channel.scale) < 1e30):
         yield f"a scale of {channel.scale}"
-    for name, seconds in (("an update period", channel.update_period_s), ("a window", channel.window_s)):
+    times = (
+        ("an update period", channel.update_period_s),
+        ("a window", channel.window_s),
+        ("a delay", channel.delay_s),
+        ("an uncertainty of the delay", channel.delay_u_s),
+    )
+    for name, seconds in times:
         if seconds is not None and not 0 <= seconds <= _LONGEST_S:
             yield f"{name} of {seconds} s"
     if channel.modulus is not None and channel.modulus <= 0:

@@ -38,15 +38,17 @@ def timing_of(channel: Channel, rate_hz: float) -> Timing:
     update_known = channel.update_period_s is not None
     update_ns = channel.update_period_s * 1e9 if channel.update_period_s is not None else poll_ns
     spacing_ns = max(poll_ns, update_ns)
+    delay_ns = channel.delay_s * 1e9
     if channel.stamped:  # a row for each update, however often we ask for one
         poll_ns = spacing_ns
     if channel.kind == "counter":
         # A counter misses nothing. Its value is as old as its last step: half a step on average, or half a poll
         # where we poll faster and take the first sight of each new value.
         step_ns = min(update_ns, poll_ns) if not channel.stamped else 0.0
-        lag_ns = step_ns / 2 if update_known else 0.0
+        lag_ns = (step_ns / 2 if update_known else 0.0) + delay_ns
         return Timing(poll_ns, update_ns, spacing_ns, lag_ns, spacing_ns, step_ns, True, update_known)
     window_known = channel.window_s is not None
     window_ns = channel.window_s * 1e9 if channel.window_s is not None else UNKNOWN_DUTY * spacing_ns
     age_ns = update_ns / 2 if update_known and not channel.stamped else 0.0
-    return Timing(poll_ns, update_ns, window_ns, age_ns + window_ns / 2, spacing_ns, 0.0, window_known, update_known)
+    lag_ns = delay_ns + age_ns + window_ns / 2
+    return Timing(poll_ns, update_ns, window_ns, lag_ns, spacing_ns, 0.0, window_known, update_known)

@@ -157,7 +157,8 @@ def _edge(timing: Timing, channel: Channel, spread: Floats, cell_ns: Floats, hid
     Within a cell of length h the power may have changed by `spread` anywhere. For a device that averages over the
     whole cell the error is spread·h times a kernel between 0.105 rms (change and edge independent) and 0.183 rms
     (change at the edge, as a workload makes it); for one that looks at an instant of it, 0.191 to 0.204; for a window
-    W > h, at most 0.125·spread·W, of which 0.09 twice in quadrature, times k, covers both edges.
+    W > h, at most 0.125·spread·W, of which 0.09 twice in quadrature, times k, covers both edges. A lag that is wrong by
+    as much as its uncertainty moves the edge by that.
     """
     h = np.maximum(cell_ns, timing.spacing_ns if channel.kind == "gauge" else 0.0)
     w = np.maximum(h, timing.window_ns) if channel.kind == "counter" else np.full_like(h, timing.window_ns)
@@ -166,5 +167,6 @@ def _edge(timing: Timing, channel: Channel, spread: Floats, cell_ns: Floats, hid
         inside = hidden * np.sqrt(timing.spacing_ns * timing.window_ns / 12.0)
     else:  # swings faster than a cell: their energy ripples by 0.87 of what cells differ by
         inside = 0.87 * hidden * h
-    total: Floats = np.hypot(visible, inside) * 1e-9
+    moved = spread * channel.delay_u_s / 2
+    total: Floats = np.hypot(np.hypot(visible, inside) * 1e-9, moved)
     return total

@@ -105,6 +105,7 @@ class Recording:
             rates_hz=self._options.rates_hz,
             settings=self._options.settings,
             root=str(self._options.root.resolve()),
+            characteristics=None if self._options.use_characteristics else "",
             replay_clock=self.manifest.replay_clock,
         )
 

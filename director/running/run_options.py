@@ -44,5 +44,6 @@ class RunOptions:
     replay: Path | None = None
     replay_speed: float = 1.0
     factors: Factors = field(default_factory=Factors)
+    use_characteristics: bool = True  # what was found out about channels before
     live: bool | None = None  # figures meanwhile; None: only where they cannot disturb the job's output
     report: ReportOptions = ReportOptions()

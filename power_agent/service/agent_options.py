@@ -51,11 +51,12 @@ def agent_options(arguments: argparse.Namespace) -> AgentOptions:
     """
     import msgspec
 
+    from power_agent.config_folder import default_folder
     from power_agent.service.agent import AgentOptions
     from power_agent.service.agent_session import SamplerSettings
     from power_agent.service.enroll import SECRET
     from power_agent.stream_plan import check_rates
-    from power_agent.wire.keys import default_folder, load_pin, load_secret
+    from power_agent.wire.keys import load_pin, load_secret
     from power_agent.wire.messages import HostName
     from power_agent.wire.sockets import Address
 

@@ -28,7 +28,8 @@ def enroll(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
     from pathlib import Path
 
-    from power_agent.wire.keys import KeyProblem, default_folder, load_secret, make_secret, parse_key, write_pin
+    from power_agent.config_folder import default_folder
+    from power_agent.wire.keys import KeyProblem, load_secret, make_secret, parse_key, write_pin
     from power_agent.wire.sockets import Address, AddressProblem
 
     folder = Path(arguments.keys) if arguments.keys else default_folder()

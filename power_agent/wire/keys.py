@@ -42,12 +42,6 @@ class DirectorPin(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
-def default_folder() -> Path:
-    """Where keys are unless another folder is named: $XDG_CONFIG_HOME/power-agent, or ~/.config/power-agent."""
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base, "power-agent")
-
-
 def parse_key(text: str) -> bytes:
     """The 32 bytes of a public key that is written as 64 hex digits.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -250,3 +252,20 @@ def test_a_stamped_counter_is_cut_at_its_own_instants_and_its_offset_grows_with_
     assert found.joules[0] == pytest.approx(36_000.0)
     assert found.terms["meter"][0] == pytest.approx((36.0 + 36.0 + 45.0) / 3**0.5)
     assert found.terms["step"][0] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["gauge", "counter"])
+@pytest.mark.parametrize("stamped", [False, True])
+@pytest.mark.parametrize("update_s", [None, 1.0])
+@pytest.mark.parametrize("window_s", [None, 4.0])
+def test_a_delay_makes_every_reading_older_by_itself(
+    kind: Any, stamped: bool, update_s: float | None, window_s: float | None
+) -> None:
+    """Whatever else is known, and of the lag alone."""
+    prompt = Channel(
+        name="s/0/x", device="0", quantity="power", unit="W", kind=kind, stamped=stamped, update_period_s=update_s,
+        window_s=window_s,
+    )  # fmt: skip
+    late = timing_of(msgspec.structs.replace(prompt, delay_s=0.5), 10.0)
+    assert late.lag_ns == pytest.approx(timing_of(prompt, 10.0).lag_ns + 0.5e9)
+    assert replace(late, lag_ns=0.0) == replace(timing_of(prompt, 10.0), lag_ns=0.0)

@@ -84,6 +84,8 @@ CASES = [
     ("power-director run --expl", "power-director run --explain "),
     ("power-director run --drivers nv", "power-director run --drivers nvml "),
     ("power-director run --config sett", "power-director run --config settings.toml "),
+    ("power-director charac", "power-director characterize "),
+    ("power-director characterize --no-", "power-director characterize --no-store "),
     ("power-director report sess", "power-director report session-1/"),
     ("power-director run --idle 5 -- gunzi", "power-director run --idle 5 -- gunzip "),
     ("power-director run -- cat sett", "power-director run -- cat settings.toml "),
