@@ -62,7 +62,7 @@ class Welcome(_Message, frozen=True, kw_only=True):
     protocol: int = PROTOCOL_VERSION
     director: Word  # drawn anew at each start of the director
     boot_id: Word  # of the director's machine: its monotonic clock begins anew with another one
-    heartbeat_s: Annotated[float, Meta(ge=0.1, le=5)] = (
+    heartbeat_s: Annotated[float, Meta(ge=0.1, le=2)] = (
         1.0  # how often to send Heartbeat; 5 without one count as silence
     )
 
