@@ -13,6 +13,7 @@ import zmq
 from power_agent.service.uplink import Uplink
 from power_agent.wire.frames import BadFrame, bulk_from_director, encode
 from power_agent.wire.messages import Credit
+from power_agent.wire.sockets import receive
 
 if TYPE_CHECKING:
     from power_agent.wire.sockets import AgentSockets
@@ -104,7 +105,7 @@ class BulkSender:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._socket.poll(_TURN_MS)
-            self._sockets.keep_connected(self._socket)
+            self._socket = self._sockets.kept(self._socket)
             with self._lock:
                 self._receive()
                 while self._work():
@@ -113,7 +114,12 @@ class BulkSender:
     def _receive(self) -> None:
         for _ in range(1000):
             try:
-                message = bulk_from_director.decode_parts(self._socket.recv_multipart(zmq.DONTWAIT))
+                frame = receive(self._socket)
+                if frame is None:
+                    self.bad_frames += 1
+                    self._socket = self._sockets.replaced(self._socket)
+                    return
+                message = bulk_from_director.decode(frame)
             except zmq.Again:
                 return
             except BadFrame:

@@ -19,6 +19,7 @@ import zmq
 
 from power_agent.wire.frames import BadFrame, clock_from_director, encode
 from power_agent.wire.messages import ClockAsk, ClockExchange
+from power_agent.wire.sockets import receive
 
 if TYPE_CHECKING:
     from power_agent.wire.sockets import AgentSockets
@@ -72,7 +73,7 @@ class ClockAsker:
     def _run(self) -> None:
         periods = 0
         while not self._stop.is_set():
-            self._sockets.keep_connected(self._socket)
+            self._socket = self._sockets.kept(self._socket)
             asked = self._burst()
             if not asked:
                 pause_s = RETRY_S
@@ -117,7 +118,12 @@ class ClockAsker:
                 return
             t4_ns = self._monotonic_ns()
             try:
-                answer = clock_from_director.decode_parts(self._socket.recv_multipart(zmq.DONTWAIT))
+                frame = receive(self._socket)
+                if frame is None:
+                    self.bad_frames += 1
+                    self._socket = self._sockets.replaced(self._socket)
+                    return
+                answer = clock_from_director.decode(frame)
             except zmq.Again:
                 continue
             except BadFrame:

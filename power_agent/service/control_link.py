@@ -12,6 +12,7 @@ import zmq
 
 from power_agent.wire.frames import BadFrame, encode, from_director
 from power_agent.wire.messages import FromAgent, FromDirector, Heartbeat, Hello, Refused, Welcome
+from power_agent.wire.sockets import receive
 
 if TYPE_CHECKING:
     from power_agent.wire.sockets import AgentSockets
@@ -89,7 +90,7 @@ class ControlLink:
         while not self._stop.is_set():
             self._socket.poll(_TURN_MS)
             try:
-                self._sockets.keep_connected(self._socket)
+                self._socket = self._sockets.kept(self._socket)
                 self._receive()
                 self._speak(time.monotonic())
             except Exception as error:  # a mistake of ours must not cut an agent off
@@ -99,7 +100,13 @@ class ControlLink:
     def _receive(self) -> None:
         for _ in range(_MOST_AT_ONCE):
             try:
-                message = from_director.decode_parts(self._socket.recv_multipart(zmq.DONTWAIT))
+                frame = receive(self._socket)
+                if frame is None:
+                    self.bad_frames += 1
+                    self._socket = self._sockets.replaced(self._socket)
+                    self.linked, self._hello_at_s = False, time.monotonic() + HELLO_S
+                    return
+                message = from_director.decode(frame)
             except zmq.Again:
                 return
             except BadFrame:

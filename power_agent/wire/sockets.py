@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from power_agent.wire.frames import MAX_CLOCK_FRAME_BYTES, MAX_FRAME_BYTES
@@ -62,38 +62,66 @@ class Address:
         return self.endpoint(0)
 
 
-@dataclass
 class AgentSockets:
-    """Each belongs to the one thread that uses it, and that calls `keep_connected` a few times per second."""
+    """Three sockets that connect, and connect again, by themselves. Each belongs to the one thread that uses it."""
 
-    control: zmq.Socket[bytes]
-    bulk: zmq.Socket[bytes]
-    clock: zmq.Socket[bytes]
-    address: Address
-    renew_s: float
-    _connected_s: dict[zmq.Socket[bytes], float] = field(default_factory=dict)
+    def __init__(self, renew_s: float, make: Callable[[int], zmq.Socket[bytes]]) -> None:
+        """`make` makes the socket for the port at an offset."""
+        self._renew_s = renew_s
+        self._make = make
+        self._connected_s: dict[int, float] = {}  # by offset
+        self.control, self.bulk, self.clock = (make(offset) for offset in range(3))
 
-    def keep_connected(self, socket: zmq.Socket[bytes]) -> None:
-        """Connect anew where there has been no connection for long.
+    def kept(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+        """The socket, or one in its place where it has had no connection for long. Call it a few times per second.
 
         ZeroMQ gives up for good whoever sent a longer message than is allowed, or broke its protocol.
         """
         import zmq
 
         now_s = time.monotonic()
+        offset = self._offset(socket)
         if socket.poll(0, zmq.POLLOUT):
-            self._connected_s[socket] = now_s
-        elif now_s - self._connected_s.setdefault(socket, now_s) > self.renew_s:
-            self._connected_s[socket] = now_s
-            endpoint = self.address.endpoint((self.control, self.bulk, self.clock).index(socket))
-            with suppress(zmq.ZMQError):  # it was given up
-                socket.disconnect(endpoint)
-            socket.connect(endpoint)
+            self._connected_s[offset] = now_s
+        elif now_s - self._connected_s.setdefault(offset, now_s) > self._renew_s:
+            return self.replaced(socket)
+        return socket
+
+    def replaced(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+        """A socket in place of this one, which is closed."""
+        offset = self._offset(socket)
+        socket.close(linger=0)
+        made = self._make(offset)
+        if offset == 0:
+            self.control = made
+        elif offset == 1:
+            self.bulk = made
+        else:
+            self.clock = made
+        self._connected_s[offset] = time.monotonic()
+        return made
 
     def close(self) -> None:
         """Close all; what was not sent is dropped."""
         for socket in (self.control, self.bulk, self.clock):
             socket.close(linger=0)
+
+    def _offset(self, socket: zmq.Socket[bytes]) -> int:
+        return (self.control, self.bulk, self.clock).index(socket)
+
+
+def receive(socket: zmq.Socket[bytes]) -> bytes | None:
+    """The frame of the next message; None where it has several parts, after which the socket must be `replaced`.
+
+    Were it read on, and the connection ended before its last part, libzmq 4.3 would abort the whole process.
+
+    Raises:
+        zmq.Again: there is none.
+    """
+    import zmq
+
+    frame = socket.recv(zmq.DONTWAIT)
+    return None if socket.getsockopt(zmq.RCVMORE) else frame
 
 
 def connect(
@@ -104,7 +132,7 @@ def connect(
     *,
     renew_s: float = 15.0,  # longer than a handshake with a director that is busy
 ) -> AgentSockets:
-    """The agent's sockets. They connect, and connect again, by themselves; none waits for the director.
+    """The agent's sockets; none waits for the director.
 
     Raises:
         AddressProblem: the director is not on this machine, and a key is missing.
@@ -116,10 +144,11 @@ def connect(
             f"{address} is not on this machine, and without keys anybody on the way could read and change what is "
             "sent: power-agent enroll --director HOST:PORT --key KEY"
         )
-    sockets: list[zmq.Socket[bytes]] = []
-    for offset, messages in enumerate((CONTROL_MESSAGES, BULK_MESSAGES, CLOCK_MESSAGES)):
-        socket = context.socket(zmq.DEALER)
-        limit(socket, messages, MAX_CLOCK_FRAME_BYTES if offset == 2 else MAX_FRAME_BYTES)
+    messages = (CONTROL_MESSAGES, BULK_MESSAGES, CLOCK_MESSAGES)
+
+    def make(offset: int) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        limit(socket, messages[offset], MAX_CLOCK_FRAME_BYTES if offset == 2 else MAX_FRAME_BYTES)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a connection that is not there
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
@@ -130,9 +159,9 @@ def connect(
             socket.curve_secretkey = z85.encode(own.secret)
             socket.curve_serverkey = z85.encode(director_public)
         socket.connect(address.endpoint(offset))
-        sockets.append(socket)
-    control, bulk, clock = sockets
-    return AgentSockets(control, bulk, clock, address, renew_s)
+        return socket
+
+    return AgentSockets(renew_s, make)
 
 
 def limit(socket: zmq.Socket[bytes], messages: int, frame_bytes: int) -> None:
