@@ -35,6 +35,19 @@ def setting(text: str) -> tuple[str, str, str]:
     return driver, key, value
 
 
+def host_names(text: str) -> list[str]:
+    """A,B as a list of names of hosts, which may be empty."""
+    import msgspec
+
+    from power_agent.wire.messages import HostName
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        return msgspec.convert(names, list[HostName])
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of hosts, such as node1,node2") from None
+
+
 def merged(settings: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, str]]:
     """Settings by driver and key; of equal ones the last counts."""
     by_driver: dict[str, dict[str, str]] = {}

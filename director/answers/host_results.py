@@ -319,6 +319,7 @@ def host_warnings(over: OverHosts | UnsetType) -> list[str]:
         if phase.joined is not None and phase.joined.apart:
             warnings.append(
                 f"phase {phase.name}: in {phase.joined.apart} of {phase.joined.count} joined phases a rank began after "
-                "another had ended: they may not be the same piece of work; give each phase an index"
+                "another had ended: they do not wait for each other, or these are not the same piece of work and "
+                "want an index"
             )
     return warnings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director.commands.parser import WrongUsage
-from power_agent.option_values import merged, setting
+from power_agent.option_values import host_names, merged, setting
 
 if TYPE_CHECKING:
     from power_agent.wire.messages import SamplerChoices
@@ -67,7 +67,7 @@ def _value(driver: str, key: str, text: str) -> float | str:
 
 
 def _hosts(text: str) -> list[str]:
-    found = [name.strip() for name in text.split(",") if name.strip()]
+    found = host_names(text)
     if not found:
         raise argparse.ArgumentTypeError("names no host; `all` stands for every one that is free")
     return [] if found == ["all"] else found

@@ -65,6 +65,7 @@ def _keys(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def _act(arguments: argparse.Namespace, folder: Path, keyring: Keyring) -> int:
+    from director.running.notices import say
     from power_agent.wire.keys import load_secret, make_secret, parse_key
 
     if arguments.do == "init":
@@ -78,6 +79,8 @@ def _act(arguments: argparse.Namespace, folder: Path, keyring: Keyring) -> int:
         keyring.add(arguments.name, parse_key(arguments.key))
         print(f"{arguments.name} is trusted from now on")
     elif arguments.do == "list":
+        if not keyring.names():
+            say(f"{folder / AGENTS} holds no agent's key yet: power-director keys add NAME KEY")
         for key_bytes, name in sorted(keyring.names().items(), key=lambda item: item[1]):
             print(f"{name}  {key_bytes.hex()}")
     elif not keyring.remove(arguments.name):

@@ -106,13 +106,16 @@ def _request(arguments: argparse.Namespace) -> SessionRequest:
 
 
 def _ask(arguments: argparse.Namespace, client: DirectorClient, request: SessionRequest) -> int:
+    from director.fleet.local_socket import hosts_to_sample
+
     is_done: dict[str, Callable[[SessionAnswer], bool]] = {
         "start": lambda answer: answer.state != "preparing",
         "next": lambda answer: answer.state != "preparing" and answer.stage == "testing",
         "stop": lambda answer: answer.state == "complete",
         "state": lambda answer: True,
     }
-    answer = client.follow(request, is_done[arguments.do], PATIENCE_S)
+    awaited = hosts_to_sample(request.hosts) if arguments.do == "start" else ""
+    answer = client.follow(request, is_done[arguments.do], PATIENCE_S, waiting_for=awaited)
     if answer is None:
         return fail(f"the director that serves {arguments.sessions} does not answer; ask again when it is back", 1)
     if answer.state == "refused":

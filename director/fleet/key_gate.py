@@ -51,7 +51,7 @@ class KeyGate:
             return [b"1.0", request, b"200", b"OK", name.encode(), b""]
         self.refused += 1
         key = credentials[0].hex() if credentials and len(credentials[0]) == 32 else "none"
-        self._tell_of(address.decode("ascii", "replace"), key)
+        self._tell_of(address.decode("ascii", "replace").removeprefix("::ffff:"), key)
         return [b"1.0", request, b"400", b"unknown key", b"", b""]
 
     def _tell_of(self, address: str, key: str) -> None:

@@ -5,6 +5,7 @@ The messages are those of agents, SessionRequest and SessionAnswer. Who may open
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket as unix
@@ -16,12 +17,14 @@ from typing import Any, Final
 
 import zmq
 
+from director.running.notices import say
 from power_agent.wire import frames
 from power_agent.wire.frames import BadFrame, FrameDecoder, encode
 from power_agent.wire.messages import SessionAnswer, SessionRequest
 from power_agent.wire.sockets import CONTROL_MESSAGES, limit
 
 SOCKET: Final = "director.socket"
+QUIET_S: Final = 3.0  # that a command waits before it says for what
 REPEAT_S: Final = 2.0  # a request that nobody answers is sent again: the director may have been started again
 _from_command: Final[FrameDecoder[SessionRequest]] = FrameDecoder(SessionRequest)
 _from_director: Final[FrameDecoder[SessionAnswer]] = FrameDecoder(SessionAnswer)
@@ -131,14 +134,20 @@ class DirectorClient:
         is_done: Callable[[SessionAnswer], bool],
         patience_s: float,
         give_up: Callable[[], bool] = lambda: False,
+        waiting_for: str = "",
     ) -> SessionAnswer | None:
         """Ask until an answer is one to wait for, or refuses; None where nobody answers for `patience_s`.
 
-        `give_up` is asked twenty times a second; when it says so, the last answer is returned.
+        `give_up` is asked twenty times a second; when it says so, the last answer is returned. A wait that
+        is long enough to wonder is explained by `waiting_for`, once.
         """
         self._asked_s = 0.0
         heard_s, last = time.monotonic(), None
+        tell_s = heard_s + QUIET_S if waiting_for else math.inf
         while time.monotonic() - heard_s < patience_s and not give_up():
+            if time.monotonic() > tell_s:
+                say(f"waiting for {waiting_for}")
+                tell_s = math.inf
             answer = self.ask(request, 0.05)
             if answer is not None:
                 heard_s, last = time.monotonic(), answer
@@ -151,6 +160,12 @@ class DirectorClient:
         self._socket.close(linger=0)
         self._context.term()
         os.close(self._folder)
+
+
+def hosts_to_sample(hosts: list[str]) -> str:
+    """What the start of a session waits for; no hosts: all."""
+    whom = ", ".join(hosts[:6]) + (f" and {len(hosts) - 6} more" if len(hosts) > 6 else "") if hosts else "all hosts"
+    return f"{whom} to sample; after 30 s the others are measured without those that do not"
 
 
 def new_request() -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from director.answers.report_command import SUMMARY, write_out
 from director.answers.summary import Summary
-from director.fleet.local_socket import DirectorClient, new_request
+from director.fleet.local_socket import DirectorClient, hosts_to_sample, new_request
 from director.running.environment import result_changing
 from director.running.fleet_marks import MarksProblem, close_marks, open_marks
 from director.running.job_stdout import JobStdout
@@ -116,7 +116,8 @@ class _FleetRun:
             last[:] = [answer]
             return answer.state == "measuring"
 
-        answer = self._client.follow(request, is_done, PATIENCE_S, self._interrupted)
+        awaited = hosts_to_sample(self._fleet.hosts)
+        answer = self._client.follow(request, is_done, PATIENCE_S, self._interrupted, awaited)
         if answer is not None and answer.state == "refused":
             raise UsageError(answer.reason)
         answer = answer or (last[0] if last else None)

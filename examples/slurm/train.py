@@ -6,7 +6,7 @@ import numpy as np
 
 from power_agent import phase
 
-rank = int(os.environ.get("SLURM_PROCID", "0"))
+rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 rng = np.random.default_rng(rank)
 images = rng.normal(size=(20_000, 256))
 labels = images @ np.ones(256) > 0

@@ -365,10 +365,11 @@ def _hold(state: Path) -> int:
 
 
 def _unanswered(options: AgentOptions) -> str:
-    text = f"no answer from {options.director}: does `power-director serve` run there, and is the port open?"
-    if options.own is not None:
+    text = f"no answer from {options.director}; recording goes on without it. Does `power-director serve` run there, "
+    text += "and is the port open?"
+    if options.own is not None:  # last, so that it can be copied to the end of the line
         text += f" Does it know this agent? power-director keys add {options.host} {options.own.public.hex()}"
-    return f"{text} Recording goes on without it"
+    return text
 
 
 def _version() -> str:

@@ -5,6 +5,7 @@ Nothing here waits while the job runs. Where no agent serves, one is started for
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -22,6 +23,7 @@ from power_agent.service.local_messages import AgentHere, LocalGone, LocalLink, 
 from power_agent.service.run_folder import SOCKET_FILE
 from power_agent.wire.messages import SessionAnswer, SessionRequest, Stage, WorkloadEvent
 
+QUIET_S: Final = 3.0  # after which we say for what we wait
 BEGIN_S: Final = 100.0  # an agent needs less to say that there is no director
 END_S: Final = 300.0  # for the results
 OWN_AGENT_S: Final = 15.0  # for an agent of our own to come up, and to hand over
@@ -72,6 +74,11 @@ class AskedSession:
         self._told: set[str] = set()
 
     @property
+    def name(self) -> str:
+        """The session's, at the director; empty until there is one."""
+        return self._session
+
+    @property
     def marks(self) -> Path:
         """Where the job's marks belong."""
         return self._run_dir / self._session
@@ -103,6 +110,7 @@ class AskedSession:
     def begin(self, interrupted: Callable[[], bool]) -> None:
         """Ask, and wait until somebody samples, or it is clear that nobody will."""
         end_s = time.monotonic() + BEGIN_S
+        tell_s = time.monotonic() + QUIET_S
         tries = 0
         while not (self.measured or self._over) and not interrupted():
             if self._link is None:
@@ -111,6 +119,9 @@ class AskedSession:
                     self._warn("the job is not measured: no agent serves here, and none could be started")
                     return
             self._take(_TURN_S)
+            if time.monotonic() > tell_s and not self.measured:
+                self._say(f"waiting for {', '.join(self._options.hosts[:6]) or 'this host'} to be sampled")
+                tell_s = math.inf
             if time.monotonic() > end_s:
                 self._warn(f"the job is not measured: nobody has begun to measure within {BEGIN_S:g} s")
                 return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 from power_agent.mark_file import say
+from power_agent.option_values import host_names
 from power_agent.service.agent_options import add_agent_options, default_state
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ agent that is started for the time of the job, where none serves on this host.
 def add_options(run: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     option = run.add_argument
-    option("--hosts", type=_hosts, default=[], metavar="A,B", help="hosts to measure (default: this one)")
+    option("--hosts", type=host_names, default=[], metavar="A,B", help="hosts to measure (default: this one)")
     option("--label", default="", metavar="TEXT", help="a name for the report")
     option(
         "--stage",
@@ -137,6 +138,8 @@ def _show(session: AskedSession) -> None:
     text = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in session.report)
     with suppress(OSError, ValueError):
         print(text, end="" if text.endswith("\n") or not text else "\n", file=sys.stderr, flush=True)
+    if text:
+        say(f"to read in a browser: {session.name}/report.html among the director's sessions")
 
 
 def _ask_options(arguments: argparse.Namespace, director: str) -> AskOptions:
@@ -160,15 +163,3 @@ def _ask_options(arguments: argparse.Namespace, director: str) -> AskOptions:
         label=arguments.label,
         stages=arguments.stage,
     )
-
-
-def _hosts(text: str) -> list[str]:
-    import msgspec
-
-    from power_agent.wire.messages import HostName
-
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    try:
-        return msgspec.convert(names, list[HostName])
-    except msgspec.ValidationError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of hosts, such as node1,node2") from None

@@ -55,7 +55,11 @@ def test_a_job_is_measured_in_a_directors_session(site: Site) -> None:
     job = f"{sys.executable} -m power_agent.cli mark point here; {JOB}"
     status, output, errors = ended(start(site, "--label", "my job", job=job))
     assert (status, output) == (3, b"to stdout\n")
-    assert "to stderr\n" in errors and errors.endswith("the table\n") and "warning" not in errors
+    assert (
+        "to stderr\n" in errors
+        and "the table\npower-agent: to read in a browser: " in errors
+        and "warning" not in errors
+    )
     (request,) = [m for m in director.of(SessionRequest) if isinstance(m, SessionRequest) and m.want == "start"]
     assert request.label == "my job" and request.argv == ["sh", "-c", job] and request.hosts == []
     started, end = director.of(WorkloadEvent)
@@ -73,7 +77,7 @@ def test_where_no_agent_serves_one_is_started_for_the_job(site: Site) -> None:
     director = site.direct()
     status, output, errors = ended(start(site))
     assert (status, output) == (3, b"to stdout\n")
-    assert errors.endswith("the table\n") and "warning" not in errors, errors
+    assert "the table\npower-agent: to read in a browser: " in errors and "warning" not in errors, errors
     assert instants(stored(site))["fake.power"] == site.journaled()
     assert len(director.of(Hello)) == 1
     assert not (site.run_dir / "agent.sock").exists(), "it is gone"

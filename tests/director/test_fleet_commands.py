@@ -127,6 +127,7 @@ def test_what_cannot_be_run_or_asked_is_refused_before_the_job(site: Site) -> No
         (["run", "--hosts", "a", "--repeat", "2", "--", "true"], 2, "--repeat does not go with --hosts"),
         (["run", "--hosts", "a", "--output", "x", "--", "true"], 2, "--output does not go with --hosts"),
         (["run", "--hosts", "a", "--set", "nvml.path=/etc", "--", "true"], 2, "numbers, auto, on and off alone"),
+        (["run", "--hosts", "a;b", "--", "true"], 2, "'a;b' is no list of hosts"),
         (["session", "stop"], 2, "session stop is called as"),
         (["session", "stop", "../x"], 2, "no name of a session"),
         (["session", "stop", "nothing"], 1, "keeps no session nothing"),
@@ -134,6 +135,15 @@ def test_what_cannot_be_run_or_asked_is_refused_before_the_job(site: Site) -> No
         done = site.do(*words)
         assert done[0] == status and text in done[2], done
     assert site.names() == []
+
+
+def test_a_long_wait_is_explained(site: Site) -> None:
+    site.agent("a")
+    process = site.start("run", "--hosts", "a,ghost", "--", "true")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"power-director: waiting for a, ghost to sample")
+    process.send_signal(signal.SIGINT)
+    assert b"Nothing was run" in process.communicate(timeout=60)[1]
 
 
 def test_a_session_around_anything(site: Site) -> None:
