@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from director.commands.fleet_options import choices
 from director.commands.parser import WrongUsage, fail
+from power_agent.fleet_extra import not_installed
 
 if TYPE_CHECKING:
     from director.running.run_options import RunOptions
@@ -32,7 +33,7 @@ def run_on_hosts(arguments: argparse.Namespace, options: RunOptions) -> int:
         from director.fleet.local_socket import NoDirector
         from director.running.fleet_run import FleetOptions, run_on_fleet
     except ModuleNotFoundError as error:
-        return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)
+        return fail(not_installed(error), 1)
     from power_agent.workload import leave_like
 
     fleet = FleetOptions(arguments.hosts, arguments.sessions, arguments.run_dir, chosen)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director.commands.parser import Commands, fail
+from power_agent.fleet_extra import not_installed
 
 if TYPE_CHECKING:
     from power_agent.wire.keys import Keyring
@@ -52,14 +53,14 @@ def _keys(arguments: argparse.Namespace, _: list[str]) -> int:
         from power_agent.config_folder import default_folder
         from power_agent.wire.keys import KeyProblem, Keyring
     except ModuleNotFoundError as error:
-        return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)
+        return fail(not_installed(error), 1)
     folder = arguments.keys or default_folder()
     try:
         return _act(arguments, folder, Keyring(folder / AGENTS))
     except KeyProblem as problem:
         return fail(str(problem), 1)
     except ModuleNotFoundError as error:
-        return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)
+        return fail(not_installed(error), 1)
     except OSError as error:
         return fail(f"{error.filename or folder} cannot be written: {error.strerror}", 1)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from director.commands.keys import AGENTS, SECRET
 from director.commands.parser import Commands, WrongUsage, fail
 from director.commands.serve_mlperf import add_mlperf_options, first_of_mlperf, serve_mlperf
+from power_agent.fleet_extra import not_installed
 
 if TYPE_CHECKING:
     from power_agent.wire.keys import KeyPair, Keyring
@@ -70,7 +71,7 @@ def _serve(arguments: argparse.Namespace, _: list[str]) -> int:
         from power_agent.wire.keys import KeyProblem
         from power_agent.wire.sockets import Address, AddressProblem
     except ModuleNotFoundError as error:
-        return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)
+        return fail(not_installed(error), 1)
     try:
         address = Address.parse(arguments.listen or LISTEN)
         own, keyring = _keys(arguments.keys or default_folder(), needed=arguments.keys is not None)

@@ -10,6 +10,7 @@ from director.commands.fleet_options import add_fleet_options, choices
 from director.commands.parser import Commands, WrongUsage, fail
 from director.commands.report import add_report_options, report_options
 from director.commands.serve import add_sessions_option
+from power_agent.fleet_extra import not_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def _session(arguments: argparse.Namespace, _: list[str]) -> int:
     try:
         from director.fleet.local_socket import DirectorClient, NoDirector
     except ModuleNotFoundError as error:
-        return fail(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'", 1)
+        return fail(not_installed(error), 1)
     request = _request(arguments)
     try:
         client = DirectorClient(arguments.sessions)

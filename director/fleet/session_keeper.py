@@ -30,6 +30,7 @@ from power_agent.wire.messages import (
 )
 
 _SECOND_NS = 1_000_000_000
+_FEW_RESTARTS, _OFTEN_NS = 4, 60 * _SECOND_NS
 _MOST_ADOPTED = 100  # sessions that agents bring, open at a time
 _ADOPTED_PER_TURN = 10
 _MOST_WAITING = 100_000
@@ -54,6 +55,7 @@ class SessionKeeper:
         self._monotonic_ns = monotonic_ns
         self._kept: dict[str, KeptSession] = {}
         self._present: dict[str, Presence] = {}
+        self._restarts_ns: dict[str, deque[int]] = {}  # of agents, the last few
         self._brought: deque[tuple[str, str]] = deque(maxlen=_MOST_WAITING)  # (session, host) that has data of it
         self._second_ns = 0
         self._held_by_others: list[Path] = []
@@ -329,7 +331,15 @@ class SessionKeeper:
             elif before.silent != presence.silent:
                 self._around.tell(f"{host} is {'silent' if presence.silent else 'heard again'}")
             elif before.agent != presence.agent:
-                self._around.tell(f"{host}: its agent was started again")
+                self._tell_of_restart(host)
+
+    def _tell_of_restart(self, host: str) -> None:
+        times_ns = self._restarts_ns.setdefault(host, deque(maxlen=_FEW_RESTARTS))
+        times_ns.append(self._monotonic_ns())
+        if len(times_ns) < _FEW_RESTARTS or times_ns[-1] - times_ns[0] > _OFTEN_NS:
+            self._around.tell(f"{host}: its agent was started again")
+        else:
+            self._tell_once(f"{host}: two agents speak under this name, or its agent dies again and again: look there")
 
 
 class _Refusal(Exception):

@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from power_agent.fleet_extra import not_installed
+
 SECRET = "agent.secret"
 EXAMPLES = """\
 example:
@@ -43,7 +45,7 @@ def enroll(arguments: argparse.Namespace) -> int:
         print(f"power-agent: {problem}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f"power-agent: {error.name} is not installed: pip install 'ml-power-agent[fleet]'", file=sys.stderr)
+        print(f"power-agent: {not_installed(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"power-agent: {folder} cannot be written: {error.strerror}", file=sys.stderr)

@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 
+from power_agent.fleet_extra import not_installed
 from power_agent.mark_file import say
 from power_agent.service.agent_options import add_agent_options
 
@@ -38,7 +39,7 @@ def serve(arguments: argparse.Namespace) -> int:
         from power_agent.wire.keys import KeyProblem
         from power_agent.wire.sockets import AddressProblem
     except ModuleNotFoundError as error:
-        say(f"{error.name} is not installed: pip install 'ml-power-agent[fleet]'")
+        say(not_installed(error))
         return 1
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
