@@ -384,3 +384,26 @@ def test_kept_sessions_at_length() -> None:
             max_examples=2000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_two_agents_that_speak_under_one_name_are_not_told_of_for_ever(tmp_path: Path) -> None:
+    told: list[str] = []
+    store = FleetStore(lambda text: None)
+    around = Surroundings(
+        store=store,
+        send=lambda host, message: None,
+        tell=told.append,
+        bounds=BOUNDS,
+        clocks=ClockSync("director's boot", lambda text: None),
+        finish=lambda session: FinishedWork(session, 1, False),
+        find_ranges=lambda session: FoundRanges(session, 1, False),
+    )
+    now_ns = 0
+    keeper = SessionKeeper(tmp_path, around, lambda: now_ns)
+    for turn in range(50):
+        now_ns += 10**9
+        keeper.turn({"a": Presence(f"agent {turn % 2}", "boot")})
+    assert told[:4] == ["a is here", *["a: its agent was started again"] * 3]
+    assert len(told) == 5 and "two agents speak under this name" in told[4]
+    keeper.close()
+    store.close()
