@@ -96,7 +96,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def test_a_job_is_measured_on_other_hosts_and_keeps_its_end(site: Site) -> None:
     agents = [site.agent("a"), site.agent("b")]
-    job = f"import os; print(os.environ['POWER_AGENT_MARKS'])\n{MARK}\nos._exit(7)"
+    job = f"import os; print(os.environ['POWER_AGENT_MARKS'], flush=True)\n{MARK}\nos._exit(7)"
     words = ["run", "--hosts", "a,b", "--label", "job", "--idle", "0.3", "--mllog", "-", "--json", "out.json", "--"]
     status, output, errors = site.do(*words, sys.executable, "-c", job)
     (name,) = site.names()

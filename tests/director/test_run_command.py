@@ -259,7 +259,7 @@ def test_a_sampler_that_dies_is_started_again_and_goes_on_where_it_left_off(tmp_
     assert ticks.taken + ticks.late + ticks.extra >= cpu.rows, "what died in memory was taken and is not in the trace"
     assert ticks.missed >= 1, "the ticks between the two"
     passed = (t_ns[-1] - t_ns[0]) / 20e6
-    assert abs(ticks.due - passed) <= 3, "ticks go on being due while nobody samples"
+    assert abs(ticks.due - passed) <= 10, "ticks go on being due while nobody samples"
     work = manifest.workload
     assert work is not None and work.started_ns is not None and work.ended_ns is not None
     assert t_ns[0] < work.started_ns < work.ended_ns < t_ns[-1]
