@@ -54,6 +54,7 @@ BENCHMARKS = {
     "phases": Benchmark("What a phase costs the workload", ["phase_cost.py"], runs_in_peers=True),
     "align": Benchmark("Aligning 10⁸ readings with 10⁵ phases", ["align_throughput.py"]),
     "million": Benchmark("A million phases", ["many_phases.py"]),
+    "ingest": Benchmark("What a director takes from a thousand agents", ["fleet_ingest.py"]),
     "clock": Benchmark("How exactly clocks are tied", ["clock_sync.py"]),
     "start": Benchmark("Starting and importing", ["start_up.py"]),
     "report": Benchmark("The report page of a day on eight GPUs", ["report_page.py"]),
