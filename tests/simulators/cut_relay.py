@@ -1,4 +1,4 @@
-"""A TCP relay whose cable can be cut: silently, so that nothing arrives any more, or such that connections are reset."""
+"""A TCP relay whose cable can be cut: silently, so that nothing arrives any more, or by resets."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ class CutRelay:
         for source, sink in (pair, pair[::-1]):
             threading.Thread(target=self._pass_on, args=(source, sink, pair), daemon=True).start()
 
-    def _pass_on(
-        self, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]
-    ) -> None:
+    def _pass_on(self, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
         with suppress(OSError):
             while content := source.recv(1 << 16):
                 self._passes.wait()

@@ -12,9 +12,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,10 @@ from power_agent.row_format import row_struct
 from power_agent.spool import SpoolDamaged, SpoolReader
 
 RATE_HZ = 200
+WHILE_JOBS_END = {  # faults that may still last when the job ends: what it needs to be measured to its end is there
+    *("agent killed", "agent stopped", "director killed", "director stopped"),
+    *("network cut", "network of all cut", "connections reset"),
+}
 UNSAVED_NS = 1_000_000_000  # what a killed sampler may have held in memory
 HOUR_S = 3600
 JOB = """
@@ -211,30 +216,44 @@ class FaultyFleet(Site):
         begun = job.stdout.readline()
         assert begun, job.stderr.read().decode() if job.stderr else ""
         (self._session,) = set(self.names()) - known
-        durable = {host.name: Durable(self.sessions / self._session / "spool" / f"{host.name}.sqlite") for host in hosts}
+        durable = {
+            host.name: Durable(self.sessions / self._session / "spool" / f"{host.name}.sqlite") for host in hosts
+        }
         acknowledged: dict[str, set[int]] = {host.name: set() for host in hosts}
         self._wait_until_here(durable)
+        lasting: threading.Thread | None = None
+        full_disk_of: Host | None = None
         for fault in faults:
             time.sleep(chance.uniform(0.0, 1.0))
             victim = chance.choice(hosts)
             for name, at_director in durable.items():
                 acknowledged[name] |= set(at_director.look())
             began_ns = time.monotonic_ns()
-            self.faults[fault](victim)
             self.counts.faults[fault] += 1
+            if fault is faults[-1] and fault in WHILE_JOBS_END and chance.random() < 0.5:
+                lasting = threading.Thread(target=self.faults[fault], args=(victim,))
+                lasting.start()
+                time.sleep(chance.uniform(0.0, 1.0))
+                break
+            if fault == "agent's disk full":
+                full_disk_of = victim
+            self.faults[fault](victim)
             self._wait_until_here(durable)
             if "sampler killed" in fault:
                 self._windows[victim.name].append((began_ns, time.monotonic_ns()))
-        rest, errors = job.communicate(b"\n", timeout=120)
-        text = errors.decode()
+        rest, errors = job.communicate(b"\n", timeout=180)
+        if lasting is not None:
+            lasting.join()
         self.counts.wrong_exits += job.returncode != code
-        assert job.returncode == code, text
+        assert job.returncode == code, errors.decode()
         self._wait_for_end()
         self.counts.sessions += 1
         for host in hosts:
             self._judge(host, host.journaled()[before[host.name] :], acknowledged[host.name])
             moved_s = host.clock.offset_s - steps[host.name]
-            assert not moved_s or f"the wall clock was set by {moved_s:+d}." in self._events(host.name), moved_s
+            events = self._events(host.name)
+            assert not moved_s or f"the wall clock was set by {moved_s:+d}." in events, moved_s
+            assert (host is full_disk_of) <= ("is full" in events or "No space" in events), events
         if not any("sampler" in fault for fault in faults):
             self._judge_energy((int(rest) - int(begun)) * 1e-9)
 
@@ -368,18 +387,19 @@ class FaultyFleet(Site):
         assert abs(joules - expected) < 0.01 * expected, (joules, expected, self._session, self._seed)
 
 
-def run_faults(folder: Path, seed: int, sessions: int, faults_each: int, lasting: Lasting) -> Counts:
-    """Sessions with faults that are drawn such that each kind comes about as often as the others."""
+def run_faults(folder: Path, seed: int, lasting: Lasting, kinds: Collection[str] = (), each: int = 2) -> Counts:
+    """Sessions with `each` faults, until every kind (of these; empty: all) has come about once, in an order drawn.
+
+    Raises:
+        AssertionError: as `measure`; the text has the seed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    chance = random.Random(seed)
     fleet = FaultyFleet(folder, seed, lasting)
     try:
-        left: list[str] = []
-        for _ in range(sessions):
-            if len(left) < faults_each:
-                left = chance.sample(sorted(fleet.faults), len(fleet.faults))
-            drawn, left = left[:faults_each], left[faults_each:]
-            fleet.measure(drawn)
+        found = [kind for kind in sorted(fleet.faults) if kind in kinds or not kinds]
+        random.Random(seed).shuffle(found)
+        for first in range(0, len(found), each):
+            fleet.measure(found[first : first + each])
         return fleet.counts
     finally:
         fleet.close()

@@ -29,9 +29,7 @@ class WallClock:
         self._file = file
         self.offset_s = 0
         file.write_bytes(bytes(8))
-        self.environment = (
-            {} if library is None else {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(file)}
-        )
+        self.environment = {} if library is None else {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(file)}
 
     def step(self, seconds: int) -> None:
         """Set it, from one instant to the next."""
