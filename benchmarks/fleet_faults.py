@@ -29,7 +29,7 @@ from faulty_fleet import Counts, Lasting, run_faults  # noqa: E402
 
 def run(seed: int, lasting: Lasting) -> Counts | str:
     """One fleet; its counts, or what went wrong."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             return run_faults(Path(folder, "fleet"), seed, lasting)
         except Exception:
