@@ -164,7 +164,9 @@ class Replica:
             return "resend"
         if zlib.crc32(message.payload) != message.crc32:
             return "resend"
-        self._batches.append((self._next_base + message.seq, message.stream, message.rows, message.crc32, message.payload))
+        self._batches.append(
+            (self._next_base + message.seq, message.stream, message.rows, message.crc32, message.payload)
+        )
         self._next_seq = message.seq
         return "taken"
 

@@ -21,6 +21,7 @@ from power_agent.wire.frames import BadFrame  # noqa: E402
 from power_agent.wire.messages import Hello  # noqa: E402
 
 GROWTH_BYTES = 32 << 20
+PARTS = 4  # the first of which fills caches and tables of peers
 
 
 def resident(pid: int) -> int:
@@ -28,14 +29,14 @@ def resident(pid: int) -> int:
 
 
 def run_against_director(folder: Path, count: int) -> None:
-    """A tenth of the frames first: what is looked at once is loaded then, and tables of peers are filled."""
+    """While a session with a job is measured; see FaultyFleet."""
     (folder / "fleet").mkdir()
     fleet = FaultyFleet(folder / "fleet", 1, Lasting())
-    seen: list[int] = []
+    seen: list[int] = []  # after each part
 
     def attack(_host: object) -> None:
-        for part in range(10):
-            attack_director(fleet.address, count // 10, part)
+        for part in range(PARTS):
+            attack_director(fleet.address, count // PARTS, part)
             seen.append(resident(fleet.director.pid))
 
     try:
@@ -60,8 +61,8 @@ def run_against_agent(folder: Path, count: int) -> None:
         director.close()
         site.directors.clear()
         seen = []
-        for part in range(10):
-            attack_agent(site.address, count // 10, part, "other")
+        for part in range(PARTS):
+            attack_agent(site.address, count // PARTS, part, "other")
             seen.append(resident(agent.pid))
         director = site.direct()
         director.admit("s1")

@@ -15,7 +15,7 @@ import msgspec
 import zmq
 from made_spool import made_rows, made_stream
 
-from power_agent.wire.frames import encode
+from power_agent.wire.frames import MAX_CLOCK_FRAME_BYTES, encode
 from power_agent.wire.messages import (
     Ack,
     BatchFrame,
@@ -155,8 +155,11 @@ def attack_agent(address: Address, count: int, seed: int, session: str) -> None:
         sent, end_s = 0, time.monotonic() + 300
         while sent < count and time.monotonic() < end_s:
             at = chance.randrange(3)
+            parts = hostile_frame(chance, good)
+            if at == 2 and max(map(len, parts)) > MAX_CLOCK_FRAME_BYTES:
+                continue  # that would end the connection, until the agent makes another one after 15 s
             try:
-                sockets[at].send_multipart([routes[at], *hostile_frame(chance, good)], zmq.DONTWAIT)
+                sockets[at].send_multipart([routes[at], *parts], zmq.DONTWAIT)
                 sent += 1
             except zmq.Again:  # the clocks' one is looked at every few seconds alone
                 continue
