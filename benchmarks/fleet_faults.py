@@ -61,7 +61,7 @@ def main() -> int:
     for kind, count in sorted(total.faults.items()):
         print(f"{count:5} × {kind}")
     print(
-        f"{sum(total.faults.values())} faults in {total.sessions} sessions; {failed} of {options.fleets} fleets failed\n"
+        f"{sum(total.faults.values())} faults, {total.sessions} sessions; {failed} of {options.fleets} fleets failed\n"
         f"readings: {total.due:,} due, of which {total.missed:,} were missed; {total.read:,} read; "
         f"{total.recorded:,} recorded\n"
         f"acknowledged readings lost: {total.acknowledged_lost} of {total.acknowledged:,}\n"

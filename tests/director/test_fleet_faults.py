@@ -1,6 +1,6 @@
 """Faults of every part of a served fleet: what was acknowledged is kept, nothing comes twice, and the job ends as ever.
 
-See faulty_fleet; reordering, loss and repetition of messages are in test_fleet_store. `benchmarks/fleet_faults.py` counts.
+See faulty_fleet; loss, repetition and reordering of messages are in test_fleet_store.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
 
-from faulty_fleet import Lasting, run_faults  # noqa: E402
-from nvml_stub import compiler  # noqa: E402
+from faulty_fleet import Lasting, run_faults
+from nvml_stub import compiler
 
 QUICK = Lasting(stopped=0.5, cut=0.5, full=1.0)
 

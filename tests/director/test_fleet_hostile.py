@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
 
-from agent_site import HOST, Site  # noqa: E402
-from faulty_fleet import FaultyFleet, Lasting  # noqa: E402
-from hostile_peer import agents_messages, attack_agent, attack_director, directors_messages, hostile_frame  # noqa: E402
-from scripted_director import instants, wait_for  # noqa: E402
+from agent_site import HOST, Site
+from faulty_fleet import FaultyFleet, Lasting
+from hostile_peer import agents_messages, attack_agent, attack_director, directors_messages, hostile_frame
+from scripted_director import instants, wait_for
 
-from director.fleet.store import FleetStore  # noqa: E402
-from power_agent.wire import frames  # noqa: E402
-from power_agent.wire.frames import BadFrame  # noqa: E402
-from power_agent.wire.messages import Hello  # noqa: E402
+from director.fleet.store import FleetStore
+from power_agent.wire import frames
+from power_agent.wire.frames import BadFrame
+from power_agent.wire.messages import Hello
 
 GROWTH_BYTES = 32 << 20
 PARTS = 4  # the first of which fills caches and tables of peers
