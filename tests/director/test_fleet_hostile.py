@@ -20,7 +20,7 @@ from power_agent.wire import frames
 from power_agent.wire.frames import BadFrame
 from power_agent.wire.messages import Hello
 
-GROWTH_BYTES = 32 << 20
+GROWTH_BYTES = 64 << 20  # of tables that are bounded by 20,000 peers, and of what the allocator keeps
 SPARING = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536"}  # or the C library keeps what was freed
 PARTS = 4  # the first of which fills caches and tables of peers
 
