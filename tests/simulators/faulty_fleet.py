@@ -376,11 +376,15 @@ class FaultyFleet(Site):
         lost = sorted(set(read) - set(stored))
         unexplained = []
         for lost_ns in lost:
-            kills = [began_ns for began_ns, again_ns in self._windows[host.name] if lost_ns <= again_ns]
-            before_s = (min((k for k in kills if k >= lost_ns), default=lost_ns) - lost_ns) * 1e-9
-            if not any(began_ns - UNSAVED_NS <= lost_ns for began_ns in kills):
+            kills_ns = [
+                began_ns
+                for began_ns, again_ns in self._windows[host.name]
+                if began_ns - UNSAVED_NS <= lost_ns <= again_ns
+            ]
+            if kills_ns:
+                counts.most_lost_s = max(counts.most_lost_s, (min(kills_ns) - lost_ns) * 1e-9)
+            else:
                 unexplained.append(lost_ns)
-            counts.most_lost_s = max(counts.most_lost_s, before_s)
         counts.due += ticks.due
         counts.missed += ticks.missed
         counts.read += len(read)

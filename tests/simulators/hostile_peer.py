@@ -158,6 +158,8 @@ def attack_agent(address: Address, count: int, seed: int, session: str) -> None:
             parts = hostile_frame(chance, good)
             if at == 2 and max(map(len, parts)) > MAX_CLOCK_FRAME_BYTES:
                 continue  # that would end the connection, until the agent makes another one after 15 s
+            if len(parts) > 1 and chance.random() < 0.999:
+                continue  # the agent makes another connection after each
             try:
                 sockets[at].send_multipart([routes[at], *parts], zmq.DONTWAIT)
                 sent += 1
