@@ -129,7 +129,9 @@ class Listener:
             self._context.destroy(linger=0)
             raise
         works = (("control", self._serve_control), ("bulk", self._serve_bulk), ("clock", self._serve_clock))
-        self._threads = [threading.Thread(target=work, name=name, daemon=True) for name, work in works]
+        self._threads = [
+            threading.Thread(target=self._go_on, args=(work,), name=name, daemon=True) for name, work in works
+        ]
 
     def start(self) -> None:
         """Begin to serve."""
@@ -198,7 +200,8 @@ class Listener:
         route_frame, *parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
         route = route_frame.bytes
         if parts:
-            self._guard.delivered(int(parts[-1].get(zmq.SRCFD)), len(parts), sum(len(part) for part in parts))
+            with suppress(zmq.ZMQError):  # a peer that was gone before it was looked at has no descriptor
+                self._guard.delivered(int(parts[-1].get(zmq.SRCFD)), len(parts), sum(len(part) for part in parts))
         user = self._user(parts)
         peer = user.encode() if user else route
         now_s = time.monotonic()
@@ -228,6 +231,16 @@ class Listener:
         if len(self._told) < 10_000 and (peer, text) not in self._told:
             self._told.add((peer, text))
             self._tell(text)
+
+    def _go_on(self, work: Callable[[], None]) -> None:
+        """No mistake may end the service for all."""
+        while not self._stop.is_set():
+            try:
+                work()
+            except Exception as error:
+                text = f"a mistake of this program: {type(error).__name__}: {error}"
+                self._tell_once(b"", text)
+                self._stop.wait(0.1)
 
     def _serve_control(self) -> None:
         limits = PeerLimits(per_s=200, burst=1000)

@@ -7,15 +7,19 @@ more table, `files`, says how much of each file is durable.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from director.session.files import spool_path
-from power_agent.messages import SPOOL_VERSION, Stream
+from power_agent.messages import SPOOL_VERSION, Stream, TickCount
 from power_agent.row_format import row_struct
 from power_agent.spool import MAX_BATCH_BYTES, SCHEMA, SpoolDamaged, SpoolReader
 from power_agent.wire.frames import MAX_CHUNK_BYTES
@@ -24,6 +28,9 @@ from power_agent.wire.messages import BatchFrame, FileChunk, HandOver, StreamsDe
 _FILES = "CREATE TABLE IF NOT EXISTS files(path TEXT PRIMARY KEY, size INTEGER NOT NULL);"
 _MAX_WAL_BYTES = 8 << 20
 _HANDED_OVER = "handed_over"  # key of table `meta`: all that the host recorded is here
+_BASE, _TICKS_BEFORE = "seq_base", "ticks_before"  # keys, too: see `_begin_another`
+_SPOOL_ID = ("started_ns", "boot_id")
+_OURS = ("spool_version", _HANDED_OVER, _BASE, _TICKS_BEFORE)  # whatever is sent
 MAX_FILES = 10_000
 
 Outcome = Literal["taken", "repeat", "resend"]
@@ -81,7 +88,11 @@ class Replica:
                 self._database.executescript(f"BEGIN; {SCHEMA} {_FILES} {version} COMMIT;")
             else:
                 execute(_FILES)
-            self.seq: int = execute("SELECT coalesce(max(seq), 0) FROM batches").fetchone()[0]
+            meta = dict(execute("SELECT key, value FROM meta"))
+            self._base = int(meta.get(_BASE, "0"))  # numbers here are so much higher than at the agent
+            self._ticks_before = msgspec.json.decode(meta.get(_TICKS_BEFORE, "[]"), type=list[TickCount])
+            self._spool_id = _spool_id(meta)
+            self.seq: int = execute("SELECT coalesce(max(seq), 0) FROM batches").fetchone()[0] - self._base
             self.clock_ns: int | None = execute("SELECT max(monotonic_ns) FROM clock").fetchone()[0]
             self._streams = {
                 number: msgspec.json.decode(json, type=Stream)
@@ -98,6 +109,8 @@ class Replica:
         self._batches: list[tuple[int, int, int, int, bytes]] = []
         self._chunks: list[FileChunk] = []
         self._next_seq = self.seq  # the last of those collected
+        self._next_base, self._next_ticks_before = self._base, self._ticks_before
+        self._next_spool_id = self._spool_id
         self._next_sizes = dict(self._sizes)
         self.unsynced: list[int] = []  # descriptors of files that were written and not yet synced
 
@@ -127,6 +140,10 @@ class Replica:
             self._next_streams[stream.id] = stream
             self._row_sizes[stream.id] = row_struct(stream.channels).size
         self._added.append(("INSERT OR IGNORE INTO streams VALUES(?, ?)", new))
+        spool_id = _spool_id(message.meta)
+        if self._spool_id is not None and spool_id is not None and spool_id != self._spool_id:
+            self._begin_another(int(spool_id[0]))
+        self._next_spool_id = spool_id or self._spool_id
         self._add_meta(message.meta)
         self._note_handed_over(False)
 
@@ -147,7 +164,9 @@ class Replica:
             return "resend"
         if zlib.crc32(message.payload) != message.crc32:
             return "resend"
-        self._batches.append((message.seq, message.stream, message.rows, message.crc32, message.payload))
+        self._batches.append(
+            (self._next_base + message.seq, message.stream, message.rows, message.crc32, message.payload)
+        )
         self._next_seq = message.seq
         return "taken"
 
@@ -155,13 +174,16 @@ class Replica:
         """Collect rows of the small tables."""
         add = self._added.append
         add(("INSERT OR REPLACE INTO clock VALUES(?, ?, ?)", [msgspec.structs.astuple(pair) for pair in message.clock]))
-        ticks: list[tuple[object, ...]] = [(tick.stream, msgspec.json.encode(tick)) for tick in message.ticks]
+        before = {tick.stream: tick for tick in self._next_ticks_before}
+        ticks: list[tuple[object, ...]] = [
+            (tick.stream, msgspec.json.encode(_together(before.get(tick.stream), tick))) for tick in message.ticks
+        ]
         add(("INSERT OR REPLACE INTO ticks VALUES(?, ?)", ticks))
         events: list[tuple[object, ...]] = [
             (row.event.t_ns, row.event.level, row.event.source, row.event.text, row.count) for row in message.events
         ]
         add(("INSERT OR REPLACE INTO events VALUES(?, ?, ?, ?, ?)", events))
-        self._add_meta(message.meta)
+        self._add_meta({key: value for key, value in message.meta.items() if key not in _SPOOL_ID})
 
     def add_chunk(self, message: FileChunk) -> Outcome:
         """Collect bytes of a file. "resend": the bytes before them are missing.
@@ -204,6 +226,8 @@ class Replica:
         """Drop what was collected and not written."""
         self._added, self._batches, self._chunks = [], [], []
         self._next_seq = self.seq
+        self._next_base, self._next_ticks_before = self._base, self._ticks_before
+        self._next_spool_id = self._spool_id
         self._next_sizes = dict(self._sizes)
         self._next_streams = dict(self._streams)
 
@@ -230,7 +254,9 @@ class Replica:
             self.forget()
             raise
         self.seq = self._next_seq
-        self._sizes.update(changed)
+        self._base, self._ticks_before = self._next_base, self._next_ticks_before
+        self._spool_id = self._next_spool_id
+        self._sizes = dict(self._next_sizes)
         self._streams = dict(self._next_streams)
         if any("INTO clock" in statement and rows for statement, rows in self._added):
             self.clock_ns = execute("SELECT max(monotonic_ns) FROM clock").fetchone()[0]
@@ -244,9 +270,31 @@ class Replica:
     def _note_handed_over(self, is_so: bool) -> None:
         self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", [(_HANDED_OVER, str(int(is_so)))]))
 
+    def _begin_another(self, started_ns: int) -> None:
+        """The host has begun another spool, as where its files were deleted: what is here stays, and what comes is new.
+
+        Its numbers begin at 1 again, its ledger at 0, and so do its logs, whose earlier ones get another name.
+        """
+        self._next_base, self._next_seq = self._base + self.seq, 0
+        ticks = [json for (json,) in self._database.execute("SELECT json FROM ticks")]
+        self._next_ticks_before = [msgspec.json.decode(json, type=TickCount) for json in ticks]
+        rows: list[tuple[object, ...]] = [
+            (_BASE, str(self._next_base)),
+            (_TICKS_BEFORE, msgspec.json.encode(self._next_ticks_before).decode()),
+        ]
+        self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", rows))
+        text = f"the files of the agent on {self._host} were deleted while it measured; what it had not sent is missing"
+        event = (started_ns, "warning", "uplink", text, 1)
+        self._added.append(("INSERT OR REPLACE INTO events VALUES(?, ?, ?, ?, ?)", [event]))
+        logs = [path for path in self._sizes if path.startswith("logs/")]
+        for path in logs:
+            del self._next_sizes[path]
+            with suppress(FileNotFoundError):  # renamed already, when the disk was full
+                self._path(path).rename(self._path(f"{path}.{started_ns}"))
+        self._added.append(("DELETE FROM files WHERE path = ?", [(path,) for path in logs]))
+
     def _add_meta(self, meta: dict[str, str]) -> None:
-        ours = ("spool_version", _HANDED_OVER)
-        rows: list[tuple[object, ...]] = [(key, value) for key, value in meta.items() if key not in ours]
+        rows: list[tuple[object, ...]] = [(key, value) for key, value in meta.items() if key not in _OURS]
         self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", rows))
 
     def _durable_sizes(self, recorded: dict[str, int]) -> dict[str, int]:
@@ -277,3 +325,25 @@ class Replica:
         while rest:
             written = os.pwrite(descriptor, rest, offset)
             rest, offset = rest[written:], offset + written
+
+
+def _spool_id(meta: Mapping[str, str]) -> tuple[str, str] | None:
+    """When a spool was begun, and in which boot: of no other one; None: it does not say."""
+    started_ns, boot_id = (meta.get(key, "") for key in _SPOOL_ID)
+    return (started_ns, boot_id) if re.fullmatch(r"\d{1,18}", started_ns, re.ASCII) else None
+
+
+def _together(one: TickCount | None, other: TickCount) -> TickCount:
+    """The ledger of a stream that two spools have recorded; the time between them is in neither."""
+    if one is None:
+        return other
+    return msgspec.structs.replace(
+        other,
+        due=one.due + other.due,
+        taken=one.taken + other.taken,
+        late=one.late + other.late,
+        missed=one.missed + other.missed,
+        extra=one.extra + other.extra,
+        dropped_rows=one.dropped_rows + other.dropped_rows,
+        lateness_log2_us=[a + b for a, b in zip_longest(one.lateness_log2_us, other.lateness_log2_us, fillvalue=0)],
+    )

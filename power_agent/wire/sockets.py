@@ -19,6 +19,7 @@ DEFAULT_PORT = 5570
 CONTROL_MESSAGES = 1000  # each way, before a sender is told to wait
 BULK_MESSAGES = 16
 CLOCK_MESSAGES = 4
+REFUSED_S = 3.0  # until a connection that was refused is tried again
 
 
 class AddressProblem(Exception):
@@ -70,27 +71,37 @@ class AgentSockets:
         self._renew_s = renew_s
         self._make = make
         self._connected_s: dict[int, float] = {}  # by offset
+        self._refused: set[int] = set()  # offsets
         self.control, self.bulk, self.clock = (make(offset) for offset in range(3))
 
     def kept(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """The socket, or one in its place where it has had no connection for long. Call it a few times per second.
+        """The socket, or one in its place where it has had no connection for long, or was refused.
 
-        ZeroMQ gives up for good whoever sent a longer message than is allowed, or broke its protocol.
+        Call it a few times per second.
+
+        ZeroMQ gives up for good whoever refused our key, sent a longer message than is allowed, or broke its protocol.
         """
         import zmq
 
         now_s = time.monotonic()
         offset = self._offset(socket)
+        if _was_refused(socket):
+            self._refused.add(offset)
+            self._connected_s[offset] = now_s  # a pause, and then again: the key may have been added
+        pause_s = REFUSED_S if offset in self._refused else self._renew_s
         if socket.poll(0, zmq.POLLOUT):
             self._connected_s[offset] = now_s
-        elif now_s - self._connected_s.setdefault(offset, now_s) > self._renew_s:
+            self._refused.discard(offset)
+        elif now_s - self._connected_s.setdefault(offset, now_s) > pause_s:
             return self.replaced(socket)
         return socket
 
     def replaced(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
         """A socket in place of this one, which is closed."""
         offset = self._offset(socket)
+        socket.disable_monitor()
         socket.close(linger=0)
+        self._refused.discard(offset)
         made = self._make(offset)
         if offset == 0:
             self.control = made
@@ -104,6 +115,7 @@ class AgentSockets:
     def close(self) -> None:
         """Close all; what was not sent is dropped."""
         for socket in (self.control, self.bulk, self.clock):
+            socket.disable_monitor()
             socket.close(linger=0)
 
     def _offset(self, socket: zmq.Socket[bytes]) -> int:
@@ -122,6 +134,19 @@ def receive(socket: zmq.Socket[bytes]) -> bytes | None:
 
     frame = socket.recv(zmq.DONTWAIT)
     return None if socket.getsockopt(zmq.RCVMORE) else frame
+
+
+def _was_refused(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a handshake has failed since the last call."""
+    import zmq
+
+    monitor, found = socket.get_monitor_socket(), False
+    try:
+        while True:
+            monitor.recv_multipart(zmq.DONTWAIT)
+            found = True
+    except zmq.Again:
+        return found
 
 
 def connect(
@@ -158,6 +183,7 @@ def connect(
             socket.curve_publickey = z85.encode(own.public)
             socket.curve_secretkey = z85.encode(own.secret)
             socket.curve_serverkey = z85.encode(director_public)
+        socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
         socket.connect(address.endpoint(offset))
         return socket
 
@@ -165,7 +191,10 @@ def connect(
 
 
 def limit(socket: zmq.Socket[bytes], messages: int, frame_bytes: int) -> None:
-    """Bound what a socket holds and takes, and let it notice a peer that is gone."""
+    """Bound what a socket holds and takes, and let it notice a peer that is gone: the kernel does so after 15 s.
+
+    Not ZeroMQ's own heartbeats: where a peer goes while its messages wait here, the next one aborts the process.
+    """
     import zmq
 
     for option, value in (
@@ -174,8 +203,11 @@ def limit(socket: zmq.Socket[bytes], messages: int, frame_bytes: int) -> None:
         (zmq.MAXMSGSIZE, frame_bytes),
         (zmq.LINGER, 0),
         (zmq.IPV6, 1),
-        (zmq.HEARTBEAT_IVL, 5000),
-        (zmq.HEARTBEAT_TIMEOUT, 15000),
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.TCP_KEEPALIVE_IDLE, 5),
+        (zmq.TCP_KEEPALIVE_INTVL, 5),
+        (zmq.TCP_KEEPALIVE_CNT, 2),
+        (zmq.TCP_MAXRT, 15000),
         (zmq.HANDSHAKE_IVL, 10000),
     ):
         socket.setsockopt(option, value)

@@ -26,8 +26,9 @@ MARK = "from power_agent import phase\nwith phase('work'): pass"
 class Site:
     """A director as a process, agents in this one, and commands."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
+        self.environment = {**environment(), **variables}
         self.sessions = folder / "sessions"
         self.run_dir = folder / "run"
         self.address = free_address()
@@ -39,7 +40,7 @@ class Site:
         with self.log.open("ab") as log:
             words = ["serve", "--listen", str(self.address), "--sessions", str(self.sessions)]
             (self.sessions / SOCKET).unlink(missing_ok=True)
-            self.director = subprocess.Popen(self.words(*words), stderr=log, env=environment(), cwd=self.folder)
+            self.director = subprocess.Popen(self.words(*words), stderr=log, env=self.environment, cwd=self.folder)
         wait_for((self.sessions / SOCKET).exists, "it serves")
         return self.director
 
@@ -62,7 +63,7 @@ class Site:
         at = words.index("--") if "--" in words else len(words)
         line = self.words(*words[:at], *where, *words[at:])
         pipe = subprocess.PIPE
-        return subprocess.Popen(line, stdout=pipe, stderr=pipe, env=environment(), cwd=self.folder, **more)
+        return subprocess.Popen(line, stdout=pipe, stderr=pipe, env=self.environment, cwd=self.folder, **more)
 
     def do(self, *words: str) -> tuple[int, str, str]:
         """Exit status, standard output and standard error of a command."""

@@ -218,6 +218,27 @@ def test_only_pinned_keys_come_in(tmp_path: Path) -> None:
         director.close()
 
 
+def test_an_agent_whose_key_is_added_after_it_was_refused_comes_in(tmp_path: Path) -> None:
+    """ZeroMQ itself never tries again after a refused key, and no connection is renewed here for want of a director."""
+    keyring = Keyring(tmp_path / "agents")
+    own, late = make_secret(tmp_path / "director.secret"), make_secret(tmp_path / "a.secret")
+    director = Director(tmp_path, own, Keyring(tmp_path / "agents"))
+    agent = connect(director.context, director.address, late, own.public, renew_s=3600.0)
+
+    def connected() -> bool:
+        links = [agent.kept(link) for link in (agent.control, agent.bulk, agent.clock)]
+        return all(link.poll(0, zmq.POLLOUT) for link in links)
+
+    try:
+        wait_for(lambda: connected() or any(late.public.hex() in text for text in director.told), "it is refused")
+        keyring.add("node0", late.public)
+        wait_for(connected, "it is let in")
+        assert isinstance(ask(agent, hello()), Welcome)
+    finally:
+        agent.close()
+        director.close()
+
+
 def test_a_director_off_loopback_needs_keys(tmp_path: Path) -> None:
     with pytest.raises(AddressProblem, match="power-director keys init"):
         Listener(

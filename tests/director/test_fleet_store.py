@@ -7,11 +7,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from made_spool import MadeSpool, made_rows, made_stream, read_instants
 
 from director.fleet.store import FleetStore
-from power_agent.messages import Event
+from power_agent.messages import Event, TickCount
 from power_agent.service.uplink import Uplink
 from power_agent.spool import SpoolReader
 from power_agent.wire.messages import (
@@ -120,8 +121,6 @@ def test_a_gap_is_not_stepped_over(held: Held) -> None:
 
 def test_what_was_damaged_on_the_way_is_asked_for_again(held: Held) -> None:
     good = batch(1)
-    import msgspec
-
     ack = held.ack(declared(), msgspec.structs.replace(good, payload=good.payload[:-1] + b"\x07"))
     assert (ack.seq, ack.resend) == (0, True)
     assert held.ack(good).seq == 1
@@ -134,6 +133,42 @@ def test_a_reopened_store_goes_on_where_it_was(held: Held) -> None:
     ack = again.ack(declared())
     assert (ack.seq, ack.files) == (1, {"marks/1.marks": 3})
     again.store.close()
+
+
+def test_a_spool_that_was_begun_anew_is_kept_beside_the_one_before(held: Held) -> None:
+    """As where somebody deletes an agent's files: its numbers begin at 1 again, and its ledger and log at 0."""
+
+    def of(started_ns: int) -> StreamsDeclared:
+        return StreamsDeclared(
+            session="s", host="node0", streams=[STREAM], meta={"started_ns": str(started_ns), "boot_id": "b"}
+        )
+
+    def tables(number: int, taken: int) -> TablesUpdate:
+        counts = {"due": taken + 1, "taken": taken, "late": 0, "missed": 1, "extra": 0, "dropped_rows": 0}
+        tick = TickCount(stream=0, lateness_log2_us=[taken], **counts)
+        return TablesUpdate(session="s", host="node0", number=number, ticks=[tick], meta={"started_ns": "77"})
+
+    held.ack(of(5), batch(1), batch(2), tables(1, 14), chunk(0, b"before", "logs/agent.log"))
+    assert held.ack(of(5)).seq == 2, "the same one, as after a new connection"
+    ack = held.ack(of(6))
+    assert (ack.seq, ack.files) == (0, {})
+    again = batch(3)
+    ack = held.ack(msgspec.structs.replace(again, seq=1, previous=0), tables(1, 7), chunk(0, b"now", "logs/agent.log"))
+    assert (ack.seq, ack.files) == (1, {"logs/agent.log": 3})
+    held.store.close()
+    later = Held(held.folder)
+    assert later.ack(of(6)).seq == 1, "a director that was started again knows which one it is"
+    assert later.ack(msgspec.structs.replace(batch(4), seq=2, previous=1)).seq == 2
+    later.store.close()
+    assert read_instants(held.spool) == list(range(28))
+    assert (held.folder / "logs/node0/agent.log").read_bytes() == b"now"
+    assert (held.folder / "logs/node0/agent.log.6").read_bytes() == b"before"
+    reader = SpoolReader(held.spool)
+    (ticks,) = reader.ticks()
+    assert (ticks.due, ticks.taken, ticks.missed, ticks.lateness_log2_us) == (23, 21, 2, [21])
+    (event,) = reader.logged_events()
+    assert "were deleted while it measured" in event.text and event.t_ns == 6
+    reader.close()
 
 
 def test_files_are_appended_at_their_offset(held: Held) -> None:

@@ -32,8 +32,11 @@ DEADLINE_S = 30.0
 
 
 def free_ports() -> int:
-    """The first of three ports in a row that nobody listens on."""
-    for port in range(20_000 + os.getpid() % 20_000, 60_000, 7):
+    """The first of three ports in a row that nobody listens on.
+
+    Below those that the kernel gives to who connects, and far from those of a process with the next number.
+    """
+    for port in range(12_000 + os.getpid() * 97 % 18_000, 32_700, 7):
         try:
             for offset in range(3):
                 with socket.socket() as probe:
