@@ -130,6 +130,9 @@ class SessionClocks:
             if not directors:
                 raise ClockFileError("no host of the session has the director's clock")
         except ClockFileError as error:
+            if not host.streams and not (self._session / "marks" / host.name).exists():
+                # Nothing came from it, which is told elsewhere.
+                return None
             self._trouble.append(
                 f"the clock of {host.name} cannot be tied to the session's: {reason}, and {error}. Its readings and "
                 "marks are kept, and no energy of it is given"
