@@ -4,8 +4,8 @@ The other side reads as the official submission checker does: every line of the 
 a key looked up in the list of entries; of every line of `spl.txt` the time through `strptime`, and each field by a
 `split` of its own. Both sides run in turns in one process on one core, on warm files, each five times in a row; the
 smallest of each counts; that of the first runs of the rows, which find the other side's data in the caches, is printed
-besides. Both give the same figures to the last bit. Then the whole score with the physical energy, and long made logs, to show
-that cost grows with bytes.
+besides. Both give the same figures to the last bit. Then the whole score with the physical energy, and long made logs,
+to show that cost grows with bytes.
 """
 
 from __future__ import annotations
