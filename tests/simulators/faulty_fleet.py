@@ -182,7 +182,11 @@ class FaultyFleet(Site):
         for name in "ab":
             self.hosts[name] = Host(folder, name, self.address.port, library)
         self.run_dir = self.hosts["a"].run_dir
-        wait_for(lambda: all(f"{name} is here" in self.log.read_text() for name in "ab"), "both are here")
+        try:
+            wait_for(lambda: all(f"{name} is here" in self.log.read_text() for name in "ab"), "both are here")
+        except AssertionError as late:
+            told = "\n".join(f"{path.name}:\n{path.read_text()}" for path in folder.glob("*.log"))
+            raise AssertionError(f"{late}; what was told:\n{told}") from None
         self.faults: dict[str, Callable[[Host], None]] = {
             "agent killed": self._kill_agent,
             "sampler killed": self._kill_sampler,
