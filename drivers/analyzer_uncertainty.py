@@ -29,6 +29,8 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     range: float
     phase: float = 0.0
     line_filter: float = 0.0  # of reading, in addition while the line filter is on
+    fast_rate: float = 0.0  # of reading, in addition where the meter updates every 0.1 s, or as it likes
+    dc_range: float | None = None  # in place of `range` in DC, where there is no phase; None: not known
     of_power: bool = False  # live, the range term is told as a share of P, not of V·I
     source: str = ""
 
@@ -41,6 +43,7 @@ WT300 = Specification(
     range=0.0005,
     phase=0.002,
     line_filter=0.003,
+    dc_range=0.002,
     source="Yokogawa WT300, 45–66 Hz, 12 months, as PTDaemon has it",
 )
 

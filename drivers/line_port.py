@@ -94,6 +94,7 @@ class LinePort:
             LinkLost, NoReply: see there.
         """
         deadline_s = time.monotonic() + timeout_s
+        has_looked = False
         while True:
             self._received = self._received.lstrip(_ENDS)
             ends = [place for place in (self._received.find(b"\n"), self._received.find(b"\r")) if place >= 0]
@@ -104,10 +105,11 @@ class LinePort:
                 self._received = b""
                 raise NoReply(f"more than {MAX_LINE_BYTES} bytes came without the end of a line")
             left_s = deadline_s - time.monotonic()
-            more = self._link.receive(max(left_s, 0.0))
-            if not more and left_s <= 0:
+            if left_s <= 0 and has_looked:
                 told = f"only {self._received[:40]!r} came" if self._received else "nothing came"
                 raise NoReply(f"{told} within {timeout_s:g} s", self._received)
+            more = self._link.receive(max(left_s, 0.0))
+            has_looked = True
             self._received += more
             if more and self._link.by_message and not more.endswith(b"\n"):
                 self._received += b"\n"

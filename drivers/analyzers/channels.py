@@ -27,7 +27,10 @@ _PLAIN: dict[ItemQuantity, tuple[str, Quantity, str]] = {
 
 
 class MeterChannels:
-    """In the order of a row: what was read, the sum, the uncertainty, the integrator."""
+    """In the order of a row: what was read, the sum, the uncertainty, the integrator.
+
+    The meter's own Σ is one of what was read: it counts in no total, where the sum stands.
+    """
 
     def __init__(self, name: str, device: str, meter: Meter, settings: MeterSettings) -> None:
         """`name` is the driver's, with its instance; `device` is what the meter stands before."""
@@ -36,7 +39,8 @@ class MeterChannels:
         description = meter.description
         self._items = description.items
         self.places = [place for place, item in enumerate(self._items) if item.quantity in _PLAIN]
-        self.power_places = [place for place, item in enumerate(self._items) if item.quantity == "watts"]
+        watts = [place for place, item in enumerate(self._items) if item.quantity == "watts"]
+        self.power_places = [place for place in watts if self._items[place].element or not description.sums]
         self.energy_places = [
             place for place, item in enumerate(self._items) if item.quantity == "watt_hours" and settings.integrate
         ]
@@ -75,6 +79,13 @@ class MeterChannels:
     def _plain(self, item: Item) -> Channel:
         word, quantity, unit = _PLAIN[item.quantity]
         device = self._device_of(item)
+        if quantity == "power" and item.element == 0 and self.has_sum:
+            return replace(
+                self._channel(
+                    "sigma_power", device, "power", "W", "the meter's own Σ, by the wiring that it is set to"
+                ),
+                accuracy=self._power_accuracy(len(self.power_places)),
+            )
         if quantity == "power":
             return self._power(word, device, self._device if item.element and self.has_sum else None, 1)
         return self._channel(word, device, quantity, unit)

@@ -50,6 +50,23 @@ class Dialog:
         self.failures = 0
         return reply
 
+    def greet(self, known: re.Pattern[str]) -> str:
+        """Ask who is there; a meter that sends by itself is listened to until an answer is known. Else: the last one.
+
+        Raises:
+            LinkLost, NoReply, BadReply: see there.
+        """
+        deadline_s = time.monotonic() + self._reply_s
+        reply = self.ask(self._identify)
+        while not known.match(reply):
+            try:
+                reply = _text(self.port.read_line(max(deadline_s - time.monotonic(), 0.0)))
+            except (NoReply, BadReply):
+                break
+            if time.monotonic() > deadline_s:
+                break
+        return reply
+
     def next_line(self, timeout_s: float) -> str:
         """What the meter sends by itself.
 
@@ -86,18 +103,19 @@ class Dialog:
         while self.identity:
             self.port.write(self._identify)
             with suppress(NoReply):
-                while self._next_is_not_known():
+                while not (found := self._next_is_known()) and time.monotonic() < deadline_s:
                     pass
-                break
+                if found:
+                    break
             if time.monotonic() >= deadline_s:
                 raise NoReply("what comes are answers to other questions, or nothing")
         self._in_step = True
 
-    def _next_is_not_known(self) -> bool:
+    def _next_is_known(self) -> bool:
         try:
-            return _text(self.port.read_line(self._reply_s)) != self.identity
+            return _text(self.port.read_line(self._reply_s)) == self.identity
         except BadReply:
-            return True
+            return False
 
 
 def _text(line: bytes) -> str:

@@ -63,9 +63,7 @@ class AnalyzerDriver(Driver):
             Unavailable: see there.
         """
         draft = cls.draft(options.settings)
-        check_settings(
-            cls.name, options.settings, (*cls.own_settings, *(knob.name for knob in draft.knobs if knob.name))
-        )
+        cls._check_settings(options.settings, draft)
         wanted = read_settings(cls.name, options.settings, draft)
         serial = SerialSettings(wanted.baud or draft.baud, draft.rtscts)
         place = wanted.port
@@ -77,10 +75,12 @@ class AnalyzerDriver(Driver):
             dialog = Dialog(port, draft.identify, wanted.reply_s)
             identity = cls._greet(dialog, draft)
             description = cls.describe(identity, draft, options.settings)
+            cls._check_settings(options.settings, description)
             wanted = read_settings(cls.name, options.settings, description)
             meter = Meter(dialog, description)
+            opened_ns = options.clock_ns()
             meter.set_up(wanted)
-            return cls(meter, _group(cls.name, options, meter, wanted))
+            return cls(meter, _group(cls.name, options, meter, wanted, opened_ns))
         except BaseException as error:
             if meter is not None:
                 meter.close()
@@ -93,6 +93,11 @@ class AnalyzerDriver(Driver):
             raise
 
     @classmethod
+    def _check_settings(cls, settings: Mapping[str, str], description: Description) -> None:
+        knobs = (knob.name for knob in description.knobs if knob.name)
+        check_settings(cls.name, settings, (*cls.own_settings, *knobs))
+
+    @classmethod
     def _greet(cls, dialog: Dialog, draft: Description) -> str:
         """Ask who is there.
 
@@ -101,14 +106,15 @@ class AnalyzerDriver(Driver):
             LinkLost: see there.
         """
         heard: Exception | None = None
+        known = re.compile(draft.identity)
         for _ in range(_GREETINGS):
             try:
-                identity = dialog.ask(draft.identify)
+                identity = dialog.greet(known)
             except (NoReply, BadReply) as error:
                 if isinstance(error, BadReply) or error.partial or heard is None:
                     heard = error
                 continue
-            if re.match(draft.identity, identity):
+            if known.match(identity):
                 dialog.identity = identity
                 return identity
             heard = BadReply(identity)
@@ -121,7 +127,7 @@ class AnalyzerDriver(Driver):
         self._meter.close()
 
 
-def _group(name: str, options: DriverOptions, meter: Meter, wanted: MeterSettings) -> MeterGroup:
+def _group(name: str, options: DriverOptions, meter: Meter, wanted: MeterSettings, opened_ns: int) -> MeterGroup:
     full_name = f"{name}:{options.instance}" if options.instance else name
     channels = MeterChannels(full_name, options.instance or wanted.scope, meter, wanted)
     return MeterGroup(
@@ -130,6 +136,7 @@ def _group(name: str, options: DriverOptions, meter: Meter, wanted: MeterSetting
         channels,
         period_s=meter.period_s,
         least_power_factor=wanted.least_power_factor,
+        opened_ns=opened_ns,
         clock_ns=options.clock_ns,
     )
 

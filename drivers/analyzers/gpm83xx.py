@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS
 from drivers.analyzer_uncertainty import Specification
-from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity, Knob, Ranges
+from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity
 from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.wt_tree import SWITCH, input_ranges, numeric_items, setting
 
 _FUNCTIONS: dict[ItemQuantity, str] = {"volts": "U", "amperes": "I", "watts": "P", "power_factor": "LAMBDA"}
 _OVER: dict[ItemQuantity, int] = {"volts": 0b011 << 6, "amperes": 0b101 << 6, "watts": 0b111 << 6}
@@ -30,50 +31,29 @@ class Gpm83xxDriver(AnalyzerDriver):
         if settings.get("integrate", "").lower() == "on":
             items.append(Item(quantity="watt_hours"))
             functions.append("WH")
-        places = range(1, len(functions) + 1)
+        knobs, select = numeric_items("NUMB", functions)
         return Description(
             title="GW Instek GPM",
             identity=r"(?i:GW ?INSTEK),GPM-?8",
             baud=9600,
             tcp_port=23,
             terminator="\r\n",
-            begin=(":COMM:HEAD OFF",),
             end=(":COMM:REM 0",),
             knobs=(
-                Knob(name="rate", ask=":RATE?", set=":RATE {value}", optional=True),
-                Knob(name="crest_factor", ask=":INP:CFAC?", set=":INP:CFAC {value}", words={"3": "3", "6": "6"}),
-                Knob(name="mode", ask=":INP:MODE?", set=":INP:MODE {value}", words={"rms": "RMS", "dc": "DC"}),
-                Knob(
-                    name="line_filter",
-                    ask=":INP:FILT:LINE?",
-                    set=":INP:FILT:LINE {value}",
-                    words={"on": "ON", "off": "OFF"},
-                ),
-                Knob(name="", ask=":STAT:FILT1?", set=":STAT:FILT1 {value}", optional=True),
-                Knob(name="", ask=":NUM:NORM:NUMB?", set=":NUM:NORM:NUMB {value}"),
-                *(Knob(name="", ask=f":NUM:NORM:ITEM{k}?", set=f":NUM:NORM:ITEM{k} {{value}}") for k in places),
+                setting(":COMM:HEAD", always="OFF", optional=True),
+                setting(":RATE", "rate", optional=True),
+                setting(":INP:CFAC", "crest_factor", words={"3": "3", "6": "6"}),
+                setting(":INP:MODE", "mode", words={"rms": "RMS", "dc": "DC"}),
+                setting(":INP:FILT:LINE", "line_filter", words=SWITCH),
+                setting(":STAT:FILT1", optional=True),
+                *knobs,
             ),
-            select=(
-                f":NUM:NORM:NUMB {len(functions)}",
-                *(f":NUM:NORM:ITEM{k} {function}" for k, function in zip(places, functions, strict=True)),
-            ),
+            select=select,
             read=":NUM:NORM:VAL?",
             number=r"[+-]?\d+\.\d+E[+-]\d{2}",
             items=tuple(items),
             period_s=_PERIOD_S,
-            ranges=Ranges(
-                volts=VOLTS,
-                amperes=(*SMALL_AMPERES, *AMPERES),
-                ask_volts=":INP:VOLT:RANG?",
-                set_volts=":INP:VOLT:RANG {value}",
-                ask_amperes=":INP:CURR:RANG?",
-                set_amperes=":INP:CURR:RANG {value}",
-                ask_auto_volts=":INP:VOLT:AUTO?",
-                set_auto_volts=":INP:VOLT:AUTO {value}",
-                ask_auto_amperes=":INP:CURR:AUTO?",
-                set_auto_amperes=":INP:CURR:AUTO {value}",
-                halving_crest_factors=("6",),
-            ),
+            ranges=input_ranges(":INP", VOLTS, (*SMALL_AMPERES, *AMPERES), ("6",)),
             freshness=Freshness(
                 arm=(":STAT:FILT1 FALL",), ask_updated=":STAT:EESR?", ask_condition=":STAT:COND?", optional=True
             ),
@@ -83,6 +63,7 @@ class Gpm83xxDriver(AnalyzerDriver):
                 range=0.0005,
                 phase=0.001,
                 line_filter=0.003,
+                fast_rate=0.0005,
                 source="GW Instek GPM-8310, 45–66 Hz, its manual's page 232",
             ),
         )

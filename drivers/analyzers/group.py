@@ -17,6 +17,7 @@ from drivers.line_port import LinkLost, NoReply
 MOST_FAILURES = 3  # questions in a row without an answer: the meter is gone
 HIGHEST_HZ = 10.0  # of questions to a meter, which has its display to look after, too
 LONGEST_WAIT_S = 0.2  # in one reading, for an update that is due: longer would hold up others
+LONGEST_SILENCE_S = 60.0  # of a meter that sends by itself at a period that is not known
 _SLICE_S = 0.01
 _NS = 1e9
 
@@ -35,8 +36,10 @@ class MeterGroup(Group):
         *,
         period_s: float | None,
         least_power_factor: float,
+        opened_ns: int,
         clock_ns: Callable[[], int],
     ) -> None:
+        """`opened_ns`: an instant before the meter was set up."""
         self.channels = channels.all
         self._described = channels
         self._reader = reader
@@ -46,8 +49,7 @@ class MeterGroup(Group):
         self._clock_ns = clock_ns
         self._is_stream = reader.description.stream is not None
         self._tells_updates = reader.freshness is not None and bool(reader.freshness.ask_updated)
-        questions = 5.0 if self._tells_updates else 2.0
-        self.default_hz = min(questions / period_s, HIGHEST_HZ) if period_s is not None else 1.0
+        self.default_hz = _questions_hz(period_s, self._tells_updates)
         self._ahead_ns = round(1.25 / self.default_hz * _NS)  # an update within this is waited for
         self._wait_ns = round(min(LONGEST_WAIT_S, 1 / self.default_hz) * _NS)
         question = reader.freshness.ask_updated if reader.freshness is not None else ""
@@ -58,7 +60,8 @@ class MeterGroup(Group):
         self._updated_ns: int | None = None  # the last update
         self._missed_answer = False  # and with it, maybe, the word of an update
         self._remarks: list[str] = []
-        self._energy: tuple[int, int] | None = None  # instant and raw value
+        # Instant and raw value of each integrator: they began at 0 after this line was opened.
+        self._energy = dict.fromkeys(channels.energy_places, (opened_ns, 0))
         self._last: list[Value] = []
 
     def read(self) -> Sequence[Row]:
@@ -119,6 +122,7 @@ class MeterGroup(Group):
         return self._updated_ns is None or now_ns + self._ahead_ns > self._updated_ns + self._period_ns
 
     def _stream_rows(self) -> list[Row]:
+        """What has been sent. Lines that had to wait for us are placed a period apart, up to the last one."""
         rows: list[Row] = []
         until_ns = self._clock_ns() + self._wait_ns
         while True:
@@ -138,9 +142,22 @@ class MeterGroup(Group):
             end_ns = self._clock_ns()
             begin_ns = self._quiet_ns if self._period_ns is None else max(self._quiet_ns, end_ns - self._period_ns)
             rows.append(self._row(begin_ns, end_ns, values))
-            self._updated_ns, self._quiet_ns = rows[-1].t_ns, end_ns
+            self._quiet_ns = end_ns
+            if end_ns > until_ns:  # what never ends is taken in pieces
+                break
+        if self._period_ns is not None and len(rows) > 1:
+            step_ns = self._period_ns
+            if self._updated_ns is not None:
+                step_ns = min(step_ns, (rows[-1].t_ns - self._updated_ns) // len(rows))
+            for place in range(len(rows) - 2, -1, -1):
+                latest_ns = rows[place + 1].t_ns - step_ns
+                if rows[place].t_ns > latest_ns + step_ns // 2:
+                    rows[place] = rows[place]._replace(t_ns=latest_ns)
         silent_ns = self._clock_ns() - (self._updated_ns or self._quiet_ns)
-        if not rows and self._period_ns is not None and silent_ns > 3 * self._period_ns + 2 * _NS:
+        longest_ns = 3 * self._period_ns + 2 * _NS if self._period_ns is not None else LONGEST_SILENCE_S * _NS
+        if rows:
+            self._updated_ns = rows[-1].t_ns
+        elif silent_ns > longest_ns:
             raise NoReply("the meter sends nothing any more")
         return rows
 
@@ -165,7 +182,7 @@ class MeterGroup(Group):
             out.append(uncertainty if uncertainty is not None else math.nan)
             statuses.append(Status.NEW if uncertainty is not None else Status.MISSING)
         for place in self._described.energy_places:
-            raw, status = self._counted(values[place], t_ns)
+            raw, status = self._counted(place, values[place], t_ns)
             out.append(raw)
             statuses.append(status)
         self._remark_on(values)
@@ -193,24 +210,22 @@ class MeterGroup(Group):
             )
         return 100 * found
 
-    def _counted(self, value: Value, t_ns: int) -> tuple[int, Status]:
+    def _counted(self, place: int, value: Value, t_ns: int) -> tuple[int, Status]:
         """The integrator's value in whole µWh."""
         if value.status:
             return 0, value.status
         number = Decimal(value.text)
         exponent = number.as_tuple().exponent
         raw = int(number * MICRO)
-        before, self._energy = self._energy, (t_ns, raw)
+        (before_ns, before), self._energy[place] = self._energy[place], (t_ns, raw)
         if number and isinstance(exponent, int) and Decimal(1).scaleb(exponent) > ENERGY_STEP_WH:
             self._remarks.append(
                 f"the integrator's last digit is worth more than {ENERGY_STEP_WH} Wh by now: it is no longer used"
             )
             return 0, Status.INVALID
-        if before is not None and self._described.most_watts is not None:
-            most = self._described.most_watts * (t_ns - before[0]) / _NS / 3600 * MICRO + 2 * int(
-                ENERGY_STEP_WH * MICRO
-            )
-            if abs(raw - before[1]) > most:
+        if self._described.most_watts is not None:
+            most_wh = self._described.most_watts * (t_ns - before_ns) / _NS / 3600
+            if abs(raw - before) > most_wh * MICRO + 2 * int(ENERGY_STEP_WH * MICRO):
                 return 0, Status.INVALID
         return raw, Status.NEW
 
@@ -245,3 +260,10 @@ def _kind(error: Exception) -> str:
     if isinstance(error, NoReply):
         return "the meter did not answer in time"
     return "what came over the line is not what was asked for"
+
+
+def _questions_hz(period_s: float | None, tells_updates: bool) -> float:
+    """How often a meter is asked: where it tells of updates, so often that the next one is not missed by long."""
+    if period_s is None:
+        return 1.0
+    return min(max(5.0 / period_s, 5.0), HIGHEST_HZ) if tells_updates else min(2.0 / period_s, HIGHEST_HZ)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class KeptSettings:
         self.commands: dict[str, list[str]] = {}
         self.inherited = False
         with suppress(OSError, msgspec.DecodeError):
+            if not _is_ours(self._path.parent):
+                return
             self.commands = msgspec.json.decode(self._path.read_bytes(), type=dict[str, list[str]])
             self.inherited = bool(self.commands)
 
@@ -32,7 +35,9 @@ class KeptSettings:
         if what not in self.commands:
             self.commands[what] = commands
             with suppress(OSError):  # a full disk costs no measurement; the end of this process still puts it back
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not _is_ours(self._path.parent):
+                    return
                 unfinished = self._path.with_suffix(f".{os.getpid()}")
                 unfinished.write_bytes(msgspec.json.encode(self.commands))
                 unfinished.replace(self._path)
@@ -46,4 +51,13 @@ class KeptSettings:
 
 def _directory() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or os.environ.get("HOME", "") + "/.local/state"
-    return Path(base if base.startswith("/") else "/var/tmp") / STATE_DIRECTORY
+    return Path(base if base.startswith("/") else f"/var/tmp/user-{os.getuid()}") / STATE_DIRECTORY
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether nobody else can have written in it, and so have a meter told what they like."""
+    try:
+        of = directory.stat()
+    except OSError:
+        return False
+    return of.st_uid == os.getuid() and not of.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -86,8 +86,15 @@ def mark_over(items: Sequence[Item], values: Sequence[Value], condition: int) ->
 
 
 def disagreeing(items: Sequence[Item], values: Sequence[Value]) -> set[int]:
-    """Elements in which P, V, I and λ (or P, V·A and λ) do not belong together: one came wrongly over the line."""
-    return {element for element in {item.element for item in items} if not _agree(items, values, element)}
+    """Elements in which P, V, I and λ (or P, V·A and λ) do not belong together: one came wrongly over the line.
+
+    The meter's own sum, which is of element 0, has to be that of its elements.
+    """
+    wrong = {element for element in {item.element for item in items} if not _agree(items, values, element)}
+    for item, value in zip(items, values, strict=True):
+        if item.sum_of and value.status == Status.NEW and not _adds_up(item.sum_of, value, items, values):
+            wrong.add(item.element)
+    return wrong
 
 
 def negative(items: Sequence[Item], values: Sequence[Value], range_watts: float | None) -> set[int]:
@@ -125,6 +132,18 @@ def _agree(items: Sequence[Item], values: Sequence[Value], element: int) -> bool
     factor = abs(of["power_factor"].value)
     allowed += apparent * last_digit(of["power_factor"].text)
     return factor <= 1 + AGREES and abs(watts - apparent * factor) <= allowed
+
+
+def _adds_up(elements: Sequence[int], total: Value, items: Sequence[Item], values: Sequence[Value]) -> bool:
+    parts = [
+        value
+        for item, value in zip(items, values, strict=True)
+        if item.quantity == "watts" and item.element in elements and value.status == Status.NEW
+    ]
+    if len(parts) < len(elements):
+        return True  # nobody can tell
+    digits = math.fsum(last_digit(value.text) for value in (*parts, total))
+    return abs(math.fsum(value.value for value in parts) - total.value) <= digits * (1 + 1e-9)
 
 
 def last_digit(text: str) -> float:

@@ -13,13 +13,17 @@ from msgspec.structs import replace
 
 from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS
 from drivers.analyzer_uncertainty import WT210, WT300
-from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity, Knob, Ranges
+from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity
 from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.wt_tree import SWITCH, input_ranges, numeric_items, setting
 from drivers.contract import Unavailable
 
 LARGE_AMPERES = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
 _NUMBER = r"[+-]?\d+\.\d+E[+-]\d{2}"
-_SWITCH = {"on": "ON", "off": "OFF"}
+_MODES = {"rms": "RMS", "vmean": "VMEAN", "dc": "DC"}
+_SIGMA_OF: dict[str, tuple[int, ...]] = {"P1W3": (1, 3), "P3W3": (1, 3), "V3A3": (1, 3), "P3W4": (1, 2, 3)}
+_WIRINGS = {"1p3w": "P1W3", "3p3w": "P3W3", "3v3a": "V3A3", "3p4w": "P3W4"}
+_SYNC = {"voltage": "VOLT", "current": "CURR", "off": "OFF"}
 _FUNCTIONS: dict[ItemQuantity, str] = {"volts": "U", "amperes": "I", "watts": "P", "power_factor": "LAMB"}
 _WT210_ITEMS = (
     *("V", "A", "W", "VA", "VAR", "PF", "DEGR", "VHZ", "AHZ", "WH", "WHP", "WHM", "AH", "AHP", "AHM"),
@@ -69,72 +73,53 @@ class Wt300Driver(AnalyzerDriver):
     @classmethod
     def draft(cls, settings: Mapping[str, str]) -> Description:
         elements = _elements(cls.name, settings, cls.all_elements)
+        return cls._description(settings, elements, has_sigma=len(elements) == len(cls.all_elements) > 1)
+
+    @classmethod
+    def _description(cls, settings: Mapping[str, str], elements: list[int], *, has_sigma: bool) -> Description:
         items = [
             Item(quantity=quantity, element=element if len(elements) > 1 else 0, over=over_bits(quantity, element))
             for element in elements
             for quantity in _FUNCTIONS
         ]
         functions = [f"{function},{element}" for element in elements for function in _FUNCTIONS.values()]
+        if has_sigma:
+            items.append(Item(quantity="watts", over=sum(over_bits("watts", element) for element in elements)))
+            functions.append("P,SIGMA")
         if settings.get("integrate", "").lower() == "on":
             items += [Item(quantity="watt_hours", element=e if len(elements) > 1 else 0) for e in elements]
             functions += [f"WH,{element}" for element in elements]
-        places = range(1, len(functions) + 1)
+        knobs, select = numeric_items("NUM", functions)
         return Description(
             title=f"Yokogawa {cls.family}",
             identity=rf"YOKOGAWA,{cls.family}",
-            begin=(":COMM:HEAD OFF", ":COMM:REM ON"),
+            begin=(":COMM:REM ON",),
             end=(":COMM:REM OFF",),
             ask_error=":STAT:ERR?",
             knobs=(
-                Knob(name="rate", ask=":RATE?", set=":RATE {value}"),
-                Knob(
-                    name="crest_factor",
-                    ask=":INP:CFAC?",
-                    set=":INP:CFAC {value}",
-                    words={"3": "3", "6": "6", "6a": "A6"},
-                ),
-                Knob(
-                    name="mode",
-                    ask=":INP:MODE?",
-                    set=":INP:MODE {value}",
-                    words={"rms": "RMS", "vmean": "VMEAN", "dc": "DC"},
-                ),
-                Knob(
-                    name="sync",
-                    ask=":INP:SYNC?",
-                    set=":INP:SYNC {value}",
-                    words={"voltage": "VOLT", "current": "CURR", "off": "OFF"},
-                ),
-                Knob(name="line_filter", ask=":INP:FILT:LINE?", set=":INP:FILT:LINE {value}", words=_SWITCH),
-                Knob(name="frequency_filter", ask=":INP:FILT:FREQ?", set=":INP:FILT:FREQ {value}", words=_SWITCH),
-                Knob(name="", ask=":MEAS:AVER:STAT?", set=":MEAS:AVER:STAT {value}", always="OFF"),
-                Knob(name="", ask=":MEAS:MHOL?", set=":MEAS:MHOL {value}", always="OFF"),
-                Knob(name="", ask=":NUM:FORM?", set=":NUM:FORM {value}", always="ASC"),
-                Knob(name="", ask=":STAT:FILT1?", set=":STAT:FILT1 {value}"),
-                Knob(name="", ask=":NUM:NORM:NUM?", set=":NUM:NORM:NUM {value}"),
-                *(Knob(name="", ask=f":NUM:NORM:ITEM{k}?", set=f":NUM:NORM:ITEM{k} {{value}}") for k in places),
+                setting(":COMM:HEAD", always="OFF"),
+                setting(":RATE", "rate"),
+                setting(":INP:CFAC", "crest_factor", words={"3": "3", "6": "6", "6a": "A6"}),
+                setting(":INP:MODE", "mode", words=_MODES),
+                setting(":INP:SYNC", "sync", words=_SYNC),
+                setting(":INP:FILT:LINE", "line_filter", words=SWITCH),
+                setting(":INP:FILT:FREQ", "frequency_filter", words=SWITCH),
+                setting(":MEAS:AVER:STAT", always="OFF"),
+                setting(":MEAS:MHOL", always="OFF"),
+                setting(":NUM:FORM", always="ASC"),
+                *([setting(":INP:WIR", "wiring", words=_WIRINGS)] if len(cls.all_elements) > 1 else []),
+                setting(":STAT:FILT1"),
+                *knobs,
             ),
-            select=(
-                f":NUM:NORM:NUM {len(functions)}",
-                *(f":NUM:NORM:ITEM{k} {function}" for k, function in zip(places, functions, strict=True)),
-            ),
+            select=select,
             read=":NUM:NORM:VAL?",
             compound=True,
             number=_NUMBER,
             items=tuple(items),
             sums=len(elements) > 1,
-            ranges=Ranges(
-                volts=VOLTS,
-                amperes=AMPERES if cls.family == "WT33" else (*SMALL_AMPERES, *AMPERES),
-                ask_volts=":INP:VOLT:RANG?",
-                set_volts=":INP:VOLT:RANG {value}",
-                ask_amperes=":INP:CURR:RANG?",
-                set_amperes=":INP:CURR:RANG {value}",
-                ask_auto_volts=":INP:VOLT:AUTO?",
-                set_auto_volts=":INP:VOLT:AUTO {value}",
-                ask_auto_amperes=":INP:CURR:AUTO?",
-                set_auto_amperes=":INP:CURR:AUTO {value}",
-                halving_crest_factors=("6", "A6"),
+            sigma_of=_SIGMA_OF if has_sigma else {},
+            ranges=input_ranges(
+                ":INP", VOLTS, AMPERES if cls.family == "WT33" else (*SMALL_AMPERES, *AMPERES), ("6", "A6")
             ),
             freshness=_freshness(),
             integrator=_integrator("RES.*"),
@@ -148,13 +133,21 @@ class Wt300Driver(AnalyzerDriver):
         described = replace(draft, title=f"Yokogawa {model}")
         if draft.ranges is not None and re.match(r"WT310E?H|WT310HC", model):
             described = replace(described, ranges=replace(draft.ranges, amperes=LARGE_AMPERES))
-        if model.startswith("WT332") and 2 in (item.element for item in draft.items):
-            raise Unavailable(f"{model} has the elements 1 and 3", f"set {cls.name}.elements=1,3")
+        if model.startswith("WT332"):
+            elements = [item.element for item in draft.items if item.quantity == "watts" and item.element]
+            if settings.get("elements") and 2 in elements:
+                raise Unavailable(f"{model} has the elements 1 and 3", f"set {cls.name}.elements=1,3")
+            if elements in ([1, 2, 3], [1, 3]):
+                described = replace(cls._description(settings, [1, 3], has_sigma=True), title=described.title)
         return described
 
 
 class Wt330Driver(Wt300Driver):
-    """WT332, WT333 and their E: several elements, added up."""
+    """WT332, WT333 and their E: several elements, added up, and beside them the meter's own Σ.
+
+    By the manual (IM WT310E-01EN, appendix 1) Σ is P1 + P3 for the wirings 1P3W, 3P3W and 3V3A, and P1 + P2 + P3 for
+    3P4W: of supplies that are measured each by itself it is the total only for the last.
+    """
 
     name: ClassVar[str] = "wt330e"
     family: ClassVar[str] = "WT33"
@@ -173,38 +166,21 @@ class Wt210Driver(AnalyzerDriver):
         return Description(
             title="Yokogawa WT210",
             identity=r"YOKOGAWA,(7604\d\d|WT210),",
-            begin=(":COMM:HEAD OFF", ":COMM:REM ON"),
+            begin=(":COMM:REM ON",),
             end=(":COMM:REM OFF",),
             ask_error=":STAT:ERR?",
             knobs=(
-                Knob(name="rate", ask=":SAMP:RATE?", set=":SAMP:RATE {value}"),
-                Knob(name="crest_factor", ask=":CONF:CFAC?", set=":CONF:CFAC {value}", words={"3": "3", "6": "6"}),
-                Knob(
-                    name="mode",
-                    ask=":CONF:MODE?",
-                    set=":CONF:MODE {value}",
-                    words={"rms": "RMS", "vmean": "VMEAN", "dc": "DC"},
-                ),
-                Knob(
-                    name="sync",
-                    ask=":CONF:SYNC?",
-                    set=":CONF:SYNC {value}",
-                    words={"voltage": "VOLT", "current": "CURR", "off": "OFF"},
-                ),
-                Knob(name="line_filter", ask=":CONF:LFIL?", set=":CONF:LFIL {value}", words=_SWITCH),
-                Knob(name="frequency_filter", ask=":CONF:FILT?", set=":CONF:FILT {value}", words=_SWITCH),
-                Knob(name="", ask=":CONF:AVER:STAT?", set=":CONF:AVER:STAT {value}", always="OFF"),
-                Knob(name="", ask=":CONF:MHOL?", set=":CONF:MHOL {value}", always="OFF"),
-                Knob(name="", ask=":STAT:FILT1?", set=":STAT:FILT1 {value}"),
-                *(
-                    Knob(
-                        name="",
-                        ask=f":MEAS:ITEM:{item}?",
-                        set=f":MEAS:ITEM:{item} {{value}}",
-                        always="ON" if item in chosen else "OFF",
-                    )
-                    for item in _WT210_ITEMS
-                ),
+                setting(":COMM:HEAD", always="OFF"),
+                setting(":SAMP:RATE", "rate"),
+                setting(":CONF:CFAC", "crest_factor", words={"3": "3", "6": "6"}),
+                setting(":CONF:MODE", "mode", words=_MODES),
+                setting(":CONF:SYNC", "sync", words=_SYNC),
+                setting(":CONF:LFIL", "line_filter", words=SWITCH),
+                setting(":CONF:FILT", "frequency_filter", words=SWITCH),
+                setting(":CONF:AVER:STAT", always="OFF"),
+                setting(":CONF:MHOL", always="OFF"),
+                setting(":STAT:FILT1"),
+                *(setting(f":MEAS:ITEM:{item}", always="ON" if item in chosen else "OFF") for item in _WT210_ITEMS),
             ),
             read=":MEAS:VAL?",
             compound=True,
@@ -216,19 +192,7 @@ class Wt210Driver(AnalyzerDriver):
                 for name, quantity in _WT210_READ.items()
                 if name in chosen
             ),
-            ranges=Ranges(
-                volts=VOLTS,
-                amperes=(*SMALL_AMPERES, *AMPERES),
-                ask_volts=":CONF:VOLT:RANG?",
-                set_volts=":CONF:VOLT:RANG {value}",
-                ask_amperes=":CONF:CURR:RANG?",
-                set_amperes=":CONF:CURR:RANG {value}",
-                ask_auto_volts=":CONF:VOLT:AUTO?",
-                set_auto_volts=":CONF:VOLT:AUTO {value}",
-                ask_auto_amperes=":CONF:CURR:AUTO?",
-                set_auto_amperes=":CONF:CURR:AUTO {value}",
-                halving_crest_factors=("6",),
-            ),
+            ranges=input_ranges(":CONF", VOLTS, (*SMALL_AMPERES, *AMPERES), ("6",)),
             freshness=_freshness(),
             integrator=_integrator(""),  # it cannot tell
             specification=WT210,

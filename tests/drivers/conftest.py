@@ -1,13 +1,15 @@
-"""Fixtures for the simulated NVML. While none of them is in use, the stub says that there is no NVIDIA driver."""
+"""Fixtures for the simulated NVML, which says that there is no driver while none of them is in use, and for meters."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nvml_stub
 import pytest
+from meter_wire import Faults, PtyMeter, TcpMeter
 from nvml_stub import StubConfig
 
 from drivers.contract import DriverOptions
@@ -58,3 +60,18 @@ def open_stub(nvml_config: Path, root: Path) -> Iterator[Callable[..., NvmlDrive
     yield open_driver
     for driver in drivers:
         driver.close()
+
+
+@pytest.fixture
+def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., PtyMeter | TcpMeter]]:
+    """Plugs simulated meters in; what drivers keep of them lies under the test's own directory."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    lines: list[PtyMeter | TcpMeter] = []
+
+    def plug_in(meter: Any, faults: Faults | None = None, tcp: bool = False, **line: int) -> PtyMeter | TcpMeter:
+        lines.append(TcpMeter(meter, faults) if tcp else PtyMeter(meter, tmp_path / f"tty{len(lines)}", faults, **line))
+        return lines[-1]
+
+    yield plug_in
+    for line in lines:
+        line.close()

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from analyzer_helpers import opened, read_until, refused, statuses, values
 from meter_core import MeterCore
-from meter_wire import Faults, PtyMeter, TcpMeter
+from meter_wire import Faults, PtyMeter
 from metered_load import SquareLoad
 from other_meters import Chroma, Gpm, Hioki, Lmg
 from unprivileged import folder_for_all, no_privileges
@@ -26,6 +27,7 @@ DESCRIPTION = """
 title = "Acme 900"
 identity = "HIOKI,PW3335"
 terminator = "\\r\\n"
+begin = [":HEAD ON", ":TRAN:SEP 0"]
 read = ":MEAS? P,U,I,PF"
 separator = ";"
 number = '[+-]\\d+\\.\\d+E[+-]\\d'
@@ -49,20 +51,6 @@ source = "its manual"
 """
 
 Plug = Callable[..., PtyMeter]
-
-
-@pytest.fixture
-def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    lines: list[PtyMeter | TcpMeter] = []
-
-    def plug_in(meter: Any, faults: Faults | None = None, tcp: bool = False, **line: int) -> PtyMeter | TcpMeter:
-        lines.append(TcpMeter(meter, faults) if tcp else PtyMeter(meter, tmp_path / f"tty{len(lines)}", faults, **line))
-        return lines[-1]
-
-    yield plug_in  # type: ignore[misc]
-    for line in lines:
-        line.close()
 
 
 def core(*loads: SquareLoad, **state: Any) -> MeterCore:
@@ -155,17 +143,6 @@ def test_a_meter_at_another_baud_rate_is_told_from_silence(
     told = refused(name, **settings)
     assert told.reason == f"nobody answers at {line.path} at 115200 baud"
     assert "check that the meter is on" in told.fix
-
-
-def test_ranges_are_set_and_put_back(plug: Plug) -> None:
-    for name, make in (("gpm83xx", Gpm), ("pw333x", Hioki)):
-        of = core(volts_range=600.0, amperes_range=20.0, auto_volts=True)
-        line = plug(make(of))
-        found = opened(name, port=str(line.path), volts="230", amps="3")
-        assert (of.volts_range, of.amperes_range, of.auto_volts) == (300.0, 5.0, False)
-        found.driver.close()
-        line.close()
-        assert (of.amperes_range, of.auto_volts) == (20.0, True), name
 
 
 def test_a_gpm_without_status_registers_is_read_without_them(plug: Plug) -> None:
@@ -286,6 +263,17 @@ def test_a_line_that_is_in_use_is_told(plug: Plug) -> None:
         (DESCRIPTION.replace('"watts"', '"Watts"'), "Invalid enum value 'Watts' - at `$.items[0].quantity`"),
         (DESCRIPTION.replace('"HIOKI,PW3335"', '"("'), "'(' is no regular expression"),
         (DESCRIPTION.replace("[150, 300, 600]", "[300, 150]"), "ranges are numbers above 0, in ascending order"),
+        (DESCRIPTION.replace("[150, 300, 600]", "[300, inf]"), "ranges are numbers above 0, in ascending order"),
+        (DESCRIPTION.replace("period_s = 0.2", "period_s = 0"), "period_s is 0: it is a number of seconds"),
+        (DESCRIPTION.replace("period_s = 0.2", "period_s = nan"), "period_s is nan"),
+        (DESCRIPTION.replace("reading = 0.002", "reading = -2.0"), "the specification says -2"),
+        (DESCRIPTION.replace('":HEAD ON"', '":HEAD ÖN"'), "':HEAD ÖN' cannot be sent"),
+        (DESCRIPTION.replace('":HEAD ON"', '":HEAD ON\\n*RST"'), "cannot be sent"),
+        (DESCRIPTION.replace("[ranges]", "baud = 0\n[ranges]"), "baud and tcp_port are whole numbers above 0"),
+        (
+            DESCRIPTION + '[integrator]\nreset = []\nstart = []\nstop = []\nask_state = "?"\nidle = "("\n',
+            "'(' is no regular expression",
+        ),
     ],
 )
 def test_a_broken_description_is_told(tmp_path: Path, broken: str, reason: str) -> None:
@@ -327,6 +315,77 @@ def test_a_meter_that_was_left_set_by_a_killed_process_is_put_back(plug: Plug, t
     found = opened("wt310e", port=str(line.path))  # asks for nothing to be set
     assert (meter.core.amperes_range, meter.core.holds_integral) == (20.0, False)
     found.driver.close()
+
+
+def test_an_lmg_that_a_killed_process_left_sending_is_opened_again(plug: Plug) -> None:
+    meter = Lmg(core(period_s=0.02))
+    line = plug(meter, baud=115200)
+    settings = {"port": str(line.path), "baud": "115200", "accuracy_percent": "0.1"}
+    found = opened("lmg", **settings)
+    assert meter.sends and meter.is_short
+    found.driver._meter.dialog.port.close()  # type: ignore[attr-defined]  # as when its process is killed
+    again = opened("lmg", **settings)
+    (group,) = again.driver.groups
+    assert values(group, read_until(group, bool)[0])["power"] == pytest.approx(600.0)
+    again.driver.close()
+    line.close()
+    assert not meter.sends and not meter.is_short
+
+
+def test_lines_that_had_to_wait_are_placed_a_period_apart(plug: Plug) -> None:
+    class Late(Lmg):
+        """Its lines come ten at a time, as to somebody who was held up."""
+
+        waiting = 0
+
+        def unasked(self) -> Iterator[str]:
+            for line in super().unasked():
+                self.waiting += 1
+                if self.waiting == 10:
+                    self.waiting = 0
+                    yield from [line] * 10
+
+    line = plug(Late(core(period_s=0.1)), baud=115200)
+    found = opened("lmg", port=str(line.path), baud="115200", accuracy_percent="0.1")
+    (group,) = found.driver.groups
+    rows = read_until(group, lambda rows: len(rows) >= 20)
+    steps = sorted(b.t_ns - a.t_ns for a, b in pairwise(rows))
+    assert steps[0] > 0 and 0.05e9 < steps[len(steps) // 2] <= 0.1e9
+    found.driver.close()
+
+
+def test_a_device_that_never_stops_talking_is_given_up(plug: Plug) -> None:
+    class Chatter(Hioki):
+        talks = False
+
+        def handle(self, line: str) -> str | None:
+            return None if self.talks else super().handle(line)
+
+        def unasked(self) -> Iterator[str]:
+            if self.talks:
+                yield "U +230.12E+0"
+
+    meter = Chatter(core())
+    line = plug(meter, baud=115200)
+    found = opened("pw333x", port=str(line.path), baud="115200", timeout_s="0.1", volts="230", amps="4")
+    (group,) = found.driver.groups
+    meter.talks = True
+    failures: list[Exception] = []
+    read_until(group, lambda rows: False, failures)
+    assert isinstance(failures[-1], DeviceLost)
+    found.driver.close()
+
+
+def test_what_others_may_write_is_not_told_to_a_meter(plug: Plug, tmp_path: Path) -> None:
+    meter = Wt300(core(amperes_range=20.0))
+    line = plug(meter)
+    kept = tmp_path / "state/ml-power-agent/meters"
+    kept.mkdir(parents=True)
+    for mode in (0o777, 0o700):
+        (kept / "YOKOGAWA_WT310E_C2WA21018V_F1.04.json").write_text('{"x": [":INP:CURR:RANG 0.5"]}')
+        kept.chmod(mode)
+        opened("wt310e", port=str(line.path)).driver.close()
+        assert (":INP:CURR:RANG 0.5" in line.heard) == (mode == 0o700)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from analyzer_helpers import opened, read_until, refused, statuses, values
 from meter_core import MeterCore
 from meter_wire import Faults, PtyMeter
 from metered_load import SquareLoad
-from yokogawa_meter import Wt210, Wt300, YokogawaMeter
+from yokogawa_meter import Wt210, Wt300
 
 from drivers.contract import DeviceLost, ReadFailed, Status
 
 STEADY = SquareLoad(0.0, 600.0)
 
 Plug = Callable[..., PtyMeter]
-
-
-@pytest.fixture
-def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
-    """Plugs simulated meters in; their state is kept under the test's own directory."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    lines: list[PtyMeter] = []
-
-    def plug_in(meter: YokogawaMeter, faults: Faults | None = None, **line: int) -> PtyMeter:
-        lines.append(PtyMeter(meter, tmp_path / f"tty{len(lines)}", faults, **line))
-        return lines[-1]
-
-    yield plug_in
-    for line in lines:
-        line.close()
 
 
 def core(*loads: SquareLoad, **state: float) -> MeterCore:
@@ -103,17 +87,139 @@ def test_wt330e_reads_all_elements_and_their_sum(plug: Plug) -> None:
     names = [c.name for c in group.channels if c.quantity in ("power", "uncertainty")]
     assert names == [
         *(f"wt330e:rack1/rack1-{k}/power" for k in (1, 2, 3)),
-        *(f"wt330e:rack1/rack1/{w}" for w in ("power", "uncertainty")),
+        *(f"wt330e:rack1/rack1/{w}" for w in ("sigma_power", "power", "uncertainty")),
     ]
     powers = [c for c in group.channels if c.quantity == "power"]
-    assert [(c.scope, c.parent) for c in powers] == [("rail", "rack1")] * 3 + [("wall", None)]
+    # the meter's own sum is in no total
+    assert [(c.scope, c.parent) for c in powers] == [("rail", "rack1")] * 3 + [("none", None), ("wall", None)]
     assert powers[-1].accuracy is not None and powers[-1].accuracy.absolute == pytest.approx(3 * 0.0005 * 600)
     (row,) = read_until(group, bool)[:1]
     by_name = dict(zip([c.name for c in group.channels], row.values, strict=True))
     assert by_name["wt330e:rack1/rack1/power"] == pytest.approx(600.0)
+    assert by_name["wt330e:rack1/rack1/sigma_power"] == pytest.approx(600.0) and not found.driver.notes
     apparent = 600.0 / 0.95
     expected = 0.001 + 0.0005 * 3 * 600 / apparent + 0.002 * 0.32868
     assert by_name["wt330e:rack1/rack1/uncertainty"] == pytest.approx(100 * expected, rel=1e-3)
+    found.driver.close()
+
+
+def test_a_wiring_that_leaves_an_element_out_of_the_meters_sum_is_told(plug: Plug) -> None:
+    meter = Wt300(core(*(SquareLoad(0.0, watts) for watts in (200.0, 40.0, 100.0))))
+    meter.set[":INP:WIR"] = "V3A3"
+    line = plug(meter)
+    found = opened("wt330e", port=str(line.path))
+    (note,) = found.driver.notes
+    assert note.reason == (
+        "by the wiring that is set (V3A3) the meter's own Σ is P1 + P3; power is given as P1 + P2 + P3"
+    )
+    assert note.fix.startswith("set wiring=3p4w")
+    (group,) = found.driver.groups
+    row = read_until(group, bool)[0]
+    by_name = dict(zip([c.name for c in group.channels], row.values, strict=True))
+    assert by_name["wt330e/wall/power"] == pytest.approx(340.0)
+    assert by_name["wt330e/wall/sigma_power"] == pytest.approx(300.0)
+    assert row.statuses is None
+    found.driver.close()
+    found = opened("wt330e", port=str(line.path), wiring="3p4w")
+    assert meter.set[":INP:WIR"] == "P3W4" and not found.driver.notes
+    found.driver.close()
+    line.close()
+    assert meter.set[":INP:WIR"] == "V3A3"
+
+
+def test_a_meters_sum_that_is_not_that_of_its_elements_is_no_value(plug: Plug) -> None:
+    class Odd(Wt300):
+        def _item(self, item: str) -> str:
+            return "999.00E+00" if item == "P,SIGMA" else super()._item(item)
+
+    line = plug(Odd(core(*(SquareLoad(0.0, watts) for watts in (200.0, 40.0, 100.0)))))
+    found = opened("wt330e", port=str(line.path))
+    (group,) = found.driver.groups
+    row = read_until(group, bool)[0]
+    assert row.statuses is not None
+    by_name = dict(zip([c.name for c in group.channels], row.statuses, strict=True))
+    assert by_name["wt330e/wall/sigma_power"] == Status.INVALID
+    assert {status for name, status in by_name.items() if "sigma" not in name} == {Status.NEW}
+    found.driver.close()
+
+
+def test_a_wt332e_is_read_with_the_elements_that_it_has(plug: Plug) -> None:
+    loads = [SquareLoad(0.0, watts) for watts in (200.0, 0.0, 100.0)]
+    meter = Wt300(core(*loads), "YOKOGAWA,WT332E,C2WA21018V,F1.04")
+    meter.set[":INP:WIR"] = "P1W3"
+    line = plug(meter)
+    found = opened("wt330e", port=str(line.path))
+    assert not found.driver.notes
+    (group,) = found.driver.groups
+    row = read_until(group, bool)[0]
+    by_name = dict(zip([c.name for c in group.channels], row.values, strict=True))
+    assert by_name["wt330e/wall/power"] == by_name["wt330e/wall/sigma_power"] == pytest.approx(300.0)
+    assert "wt330e/wall-2/power" not in by_name
+    found.driver.close()
+    told = refused("wt330e", port=str(line.path), elements="1,2")
+    assert (told.reason, told.fix) == ("WT332E has the elements 1 and 3", "set wt330e.elements=1,3")
+
+
+def test_the_integrators_of_several_elements_count_each_for_itself(plug: Plug) -> None:
+    line = plug(Wt300(core(*(SquareLoad(0.0, watts) for watts in (900.0, 20.0, 300.0)))))
+    found = opened("wt330e", port=str(line.path), integrate="on")
+    (group,) = found.driver.groups
+    energies = [place for place, channel in enumerate(group.channels) if channel.quantity == "energy"]
+    rows = read_until(group, lambda rows: len(rows) >= 12)
+    assert len(energies) == 3
+    for row in rows:
+        assert row.statuses is None or not any(row.statuses[place] for place in energies)
+    found.driver.close()
+
+
+def test_an_integrator_that_begins_with_too_much_is_not_believed(plug: Plug) -> None:
+    class Spoiled(Wt300):
+        told = 0
+
+        def _item(self, item: str) -> str:
+            if item.startswith("WH"):
+                self.told += 1
+                return "77.0000E+00" if self.told <= 2 else super()._item(item)  # one is asked for while it is set up
+            return super()._item(item)
+
+    line = plug(Spoiled(core()))
+    found = opened("wt310e", port=str(line.path), integrate="on")
+    (group,) = found.driver.groups
+    rows = read_until(group, lambda rows: len(rows) >= 4)
+    assert [statuses(group, row)["energy"] for row in rows] == [Status.INVALID, Status.INVALID, Status.NEW, Status.NEW]
+    found.driver.close()
+
+
+def test_headers_are_put_back(plug: Plug) -> None:
+    meter = Wt300(core())
+    assert meter.header
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path))
+    assert not meter.header
+    found.driver.close()
+    line.close()
+    assert meter.header
+
+
+def test_direct_current_has_limits_of_its_own(plug: Plug) -> None:
+    line = plug(Wt300(core()))
+    found = opened("wt310e", port=str(line.path), mode="dc", volts="230", amps="4")
+    accuracy = found.driver.groups[0].channels[2].accuracy
+    assert accuracy is not None  # 0.1 % of reading, 0.2 % of 300 V times 5 A
+    assert (accuracy.reading_fraction, accuracy.absolute) == (pytest.approx(0.001), pytest.approx(3.0))
+    found.driver.close()
+    line = plug(Wt210(core()))
+    found = opened("wt210", port=str(line.path), mode="dc", volts="230", amps="4")
+    assert found.driver.groups[0].channels[2].accuracy is None
+    assert found.driver.notes[0].reason.startswith("no limits of Yokogawa WT210 in DC are known")
+    found.driver.close()
+
+
+def test_a_slow_meter_is_asked_often_enough_to_place_its_updates(plug: Plug) -> None:
+    line = plug(Wt300(core(period_s=20.0)))
+    found = opened("wt310e", port=str(line.path))
+    (group,) = found.driver.groups
+    assert group.channels[0].update_period_s == 20.0 and group.default_hz == 5.0
     found.driver.close()
 
 
@@ -182,6 +288,21 @@ def test_a_probe_finds_the_lowest_range_that_does_not_clip(plug: Plug) -> None:
     assert not (meter.core.auto_volts or meter.core.auto_amperes)
     found.driver.close()
     assert (meter.core.volts_range, meter.core.amperes_range) == (600.0, 20.0)
+
+
+def test_a_probe_sees_what_clips_now_and_then(plug: Plug) -> None:
+    class Peaks(Wt300):
+        """In 2 A each second update clips with its peaks, which the probe's own readings do not show."""
+
+        def _condition(self) -> int:
+            peak = self.core.amperes_range <= 2 and not self.core.auto_amperes and self.core.updates % 2
+            return super()._condition() | (1 << 8 if peak else 0)
+
+    meter = Peaks(core(SquareLoad(0.0, 300.0), period_s=0.1))  # 1.37 A, of which 1.1 times fit 2 A
+    line = plug(meter, baud=115200)
+    found = opened("wt310e", port=str(line.path), baud="115200", probe_s="1")
+    assert meter.core.amperes_range == 5.0
+    found.driver.close()
 
 
 def test_more_than_one_percent_is_warned_of(plug: Plug) -> None:

@@ -69,6 +69,8 @@ class YokogawaMeter:
         return None
 
     def _special(self, head: str, value: str) -> object:
+        if head == ":COMM:HEAD?":
+            return self._told(head, str(int(self.header)))
         if head == ":COMM:HEAD":
             self.header = _SWITCH[value.upper()] == "1"
             return None
@@ -122,6 +124,7 @@ class Wt300(YokogawaMeter):
         ":INP:CFAC": "3",
         ":INP:MODE": "RMS",
         ":INP:SYNC": "VOLT",
+        ":INP:WIR": "P3W4",
         ":INP:FILT:LINE": "0",
         ":INP:FILT:FREQ": "0",
         ":MEAS:AVER:STAT": "0",
@@ -138,6 +141,8 @@ class Wt300(YokogawaMeter):
         super().__init__(core)
         model = "WT310E" if len(core.loads) == 1 else "WT333E"
         self.identity = identity or f"YOKOGAWA,{model},C2WA21018V,F1.04"
+        if len(core.loads) == 1:
+            del self.set[":INP:WIR"]
 
     def _special(self, head: str, value: str) -> object:
         if head == ":RATE?":
@@ -162,6 +167,9 @@ class Wt300(YokogawaMeter):
 
     def _item(self, item: str) -> str:
         function, _, element = item.partition(",")
+        if item == "P,SIGMA" and ":INP:WIR" in self.set:
+            elements = (0, 1, 2) if self.set[":INP:WIR"] == "P3W4" else (0, 2)  # 1P3W, 3P3W, 3V3A: P1 + P3
+            return number(sum(self.core.shown[element].watts for element in elements))
         if not element.isdigit() or int(element) > len(self.core.loads):
             return "NAN"
         shown = self.core.shown[int(element) - 1]
