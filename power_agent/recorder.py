@@ -41,7 +41,7 @@ class Recorder:
         self._restart_at_s: float | None = None
         try:
             client = self._client or SamplerClient.launch(spec, directory)
-            self.ready = client.wait_ready()
+            self.ready = client.wait_ready(tell)
             self._client = client
         except SamplerFailed as error:
             self._client = None

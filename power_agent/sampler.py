@@ -22,6 +22,7 @@ from power_agent.earlier_recording import NOTHING_EARLIER, read_earlier
 from power_agent.event_log import EventLog
 from power_agent.messages import DriverState, Ready, SamplerSpec
 from power_agent.process_watch import ProcessWatch
+from power_agent.readiness import FIRST_ROWS_S, first_rows_s, not_usable_yet, patience_line, probing_s
 from power_agent.sampled_driver import SampledDriver
 from power_agent.sampled_group import SampledGroup
 from power_agent.sampler_client import LAST_READINGS_LOST
@@ -31,7 +32,6 @@ from power_agent.stream_plan import buffer_limits, check_rates, plan_streams, ta
 
 FLUSH_S = 0.7  # with what waits in fast groups, less than a second is lost with the process
 CLOCK_PAIR_S = 1.0
-FIRST_ROWS_S = 5.0  # a driver that has given nothing by then is reported as not usable
 LAST_READING_S = 2.0  # a device that hangs cannot hold up the end for longer
 MAX_WAITING_PAIRS = 3600  # clock pairs kept while the spool cannot be written
 MAX_COMMAND_BYTES = 4096
@@ -65,10 +65,11 @@ class Sampler:
         self._threads: list[SamplingThread] = []
         self._stopping = False
         self._groups: list[SampledGroup] = []
+        self._is_ready = False
+        self._ask_patience(probing_s(spec))
         self._start_sampling(spec)
         self._tail_s = tail_s([group.stream for group in self._groups])
 
-        self._is_ready = False
         self._commands = b""
         self._alone = False  # whoever gave the commands is gone
         self._alone_since_s = 0.0
@@ -153,6 +154,8 @@ class Sampler:
     def run(self) -> int:
         """Serve until the end. Return the process's exit status: 1 where readings are lost for want of disk space."""
         signal.signal(signal.SIGTERM, self._on_terminate)
+        slowest_s = max(map(first_rows_s, self._drivers), default=0.0)
+        self._ask_patience(slowest_s if slowest_s > FIRST_ROWS_S else 0.0)
         started_s = next_flush_s = next_pair_s = time.monotonic()
         while not self._finished:
             now_s = time.monotonic()
@@ -165,7 +168,9 @@ class Sampler:
                 self._part_threads()
                 self._flush()
                 next_flush_s = now_s + FLUSH_S
-            if not self._is_ready and (now_s >= started_s + FIRST_ROWS_S or self._have_first_rows()):
+            if not self._is_ready and not any(
+                self._is_waited_for(driver, now_s - started_s) for driver in self._drivers
+            ):
                 self._tell_ready()
             if self._work is not None and self._work.ended():
                 self._note_work_ended()
@@ -243,13 +248,22 @@ class Sampler:
 
     # Readiness
 
-    def _have_first_rows(self) -> bool:
-        return all(driver.has_first_rows for driver in self._drivers)
+    @staticmethod
+    def _is_waited_for(driver: SampledDriver, waited_s: float) -> bool:
+        return not driver.has_first_rows and waited_s < first_rows_s(driver)
+
+    def _ask_patience(self, seconds: float) -> None:
+        """Tell whoever waits that it takes so much longer than usual until everything is ready."""
+        if seconds > 0:
+            with suppress(OSError):
+                os.write(self._ready_fd, patience_line(seconds))
 
     def _tell_ready(self) -> None:
         self._is_ready = True
-        waiting = {driver.name for driver in self._drivers if not driver.has_first_rows}
-        drivers = [_not_usable_yet(state) if state.driver in waiting else state for state in self._states]
+        waiting = {driver.name: first_rows_s(driver) for driver in self._drivers if not driver.has_first_rows}
+        drivers = [
+            not_usable_yet(state, waiting[state.driver]) if state.driver in waiting else state for state in self._states
+        ]
         ready = Ready(
             version=_version(),
             streams=[group.stream for group in self._groups],
@@ -325,15 +339,6 @@ class Sampler:
             with suppress(OSError):  # the log may lie on the same full disk
                 print(f"{self._spool.path}: the last readings could not be written", file=sys.stderr)
         return 0 if written else LAST_READINGS_LOST
-
-
-def _not_usable_yet(state: DriverState) -> DriverState:
-    return msgspec.structs.replace(
-        state,
-        usable=False,
-        reason=f"no reading came within {FIRST_ROWS_S:g} s",
-        fix="check the device; it is still asked, and what it says later is kept",
-    )
 
 
 def _version() -> str:

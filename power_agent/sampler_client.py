@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ import msgspec
 
 from power_agent.adopted_sampler import AdoptedSampler
 from power_agent.messages import Ready, SamplerSpec
+from power_agent.readiness import take_patience
 
 SPEC_FILE = "sampler.json"
 LOG_FILE = "sampler.log"
@@ -44,7 +45,7 @@ class SamplerClient:
         self._process = process
         self._orders = orders
         self._log = log
-        self._ready_timeout_s = ready_timeout_s
+        self._ready_timeout_s = self._usual_ready_s = ready_timeout_s
         self._ready_deadline_s = time.monotonic() + ready_timeout_s
         self._received = b""
 
@@ -101,14 +102,17 @@ class SamplerClient:
         process = AdoptedSampler(orders, Path(spec.spool), directory / SPEC_FILE)
         return cls(process, os.fdopen(orders, "wb", buffering=0), directory / LOG_FILE, ready_timeout_s)
 
-    def wait_ready(self) -> Ready:
-        """Wait for the first readings.
+    def wait_ready(self, tell: Callable[[str], None] = lambda text: None) -> Ready:
+        """Wait for the first readings. `tell` is told where that takes long.
 
         Raises:
             SamplerFailed: it ended, or is not ready in time; then it has been ended.
         """
+        told_s = self._usual_ready_s
         while (ready := self.look_ready(wait=True)) is None:
-            pass
+            if self._ready_timeout_s > told_s:
+                told_s = self._ready_timeout_s
+                tell(f"waiting for the first readings, up to {told_s:.0f} s: a device is slow, or looks for its ranges")
         return ready
 
     def look_ready(self, *, wait: bool = False) -> Ready | None:
@@ -172,6 +176,10 @@ class SamplerClient:
                 pipe.close()
         self._process.returncode = 0  # or its object would warn in the child that nobody waited for it
 
+    def _take_patience(self) -> int | None:
+        seconds, self._received = take_patience(self._received)
+        return seconds
+
     def _read_ready(self, timeout_s: float) -> Ready | None:
         if isinstance(self._process, AdoptedSampler):
             ready = self._process.look_ready(timeout_s)
@@ -189,7 +197,10 @@ class SamplerClient:
             text = f"the sampling process ended at once, status {self._process.wait()}"
             raise SamplerFailed(_with_log(text, self._log))
         self._received += chunk
-        if not chunk.endswith(b"\n") and len(self._received) < MAX_READY_BYTES:
+        while (patience_s := self._take_patience()) is not None:
+            self._ready_timeout_s = self._usual_ready_s + patience_s
+            self._ready_deadline_s = time.monotonic() + self._ready_timeout_s
+        if not self._received.endswith(b"\n") and len(self._received) < MAX_READY_BYTES:
             return None
         pipe.close()
         try:

@@ -253,6 +253,26 @@ def test_a_device_that_hangs_delays_no_other(setup: Setup) -> None:
     assert setup.instants(steady) == setup.readings()
 
 
+def test_a_device_that_updates_rarely_has_the_time_of_an_update(setup: Setup) -> None:
+    slow = {"channel": '{"update_period_s": 4.8, "stamped": true}'}
+    spec = setup.spec(["fake", "fake2"])
+    spec.settings["fake2"] = {**slow, "hang_from": "0", "release_file": str(setup.directory / "never")}
+    client = setup.start(spec)
+    states = {state.driver: state for state in client.ready.drivers}
+    assert states["fake"].usable and states["fake2"].reason == "no reading came within 6 s"
+    client.stop(10)
+
+
+def test_drivers_that_probe_for_their_ranges_are_waited_for(setup: Setup) -> None:
+    spec = setup.spec(["fake"], probe_s="20", hang_from="0", release_file=str(setup.directory / "never"))
+    told: list[str] = []
+    client = SamplerClient.launch(spec, setup.directory, ready_timeout_s=4.0)  # it is ready after 5 s
+    ready = client.wait_ready(told.append)
+    assert [state.reason for state in ready.drivers] == ["no reading came within 5 s"]
+    assert told == ["waiting for the first readings, up to 54 s: a device is slow, or looks for its ranges"]
+    client.stop(10)
+
+
 def test_a_device_that_hangs_does_not_hold_up_the_end(setup: Setup) -> None:
     client = setup.start(setup.spec(["fake"], hang_from="1", release_file=str(setup.directory / "never")))
     client.stop(10)
