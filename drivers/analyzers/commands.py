@@ -54,18 +54,22 @@ class Commands:
             self.empty_errors()
             return None
 
-    def empty_errors(self) -> None:
-        """Take what lies in the error queue. The last answer says that all before it has been understood.
+    def empty_errors(self) -> str:
+        """Take what lies in the error queue, and return the first of it. The last answer says that all has been heard.
 
         Raises:
             LinkLost, NoReply, BadReply: see there.
         """
         if not self._ask_error:
             self.dialog.ask(self._identify)
-            return
+            return ""
+        first = ""
         for _ in range(MOST_ERRORS):
-            if re.match(self._no_error, self.dialog.ask(self._ask_error)):
-                return
+            reply = self.dialog.ask(self._ask_error)
+            if re.match(self._no_error, reply):
+                break
+            first = first or reply[:80]
+        return first
 
 
 def same(sent: str, answer: str) -> bool:

@@ -114,6 +114,7 @@ class Integrator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     stop: tuple[str, ...]
     ask_state: str = ""
     idle: str = ""  # what its reply matches when no integration is under way and none is held
+    optional: bool = False  # a meter that does not answer is taken as idle
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

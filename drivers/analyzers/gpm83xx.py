@@ -12,6 +12,7 @@ from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS
 from drivers.analyzer_uncertainty import Specification
 from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity
 from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.settings import wants_integral
 from drivers.analyzers.wt_tree import SWITCH, input_ranges, numeric_items, setting
 
 _FUNCTIONS: dict[ItemQuantity, str] = {"volts": "U", "amperes": "I", "watts": "P", "power_factor": "LAMBDA"}
@@ -28,7 +29,7 @@ class Gpm83xxDriver(AnalyzerDriver):
     def draft(cls, settings: Mapping[str, str]) -> Description:
         items = [Item(quantity=quantity, over=_OVER.get(quantity, 0)) for quantity in _FUNCTIONS]
         functions = list(_FUNCTIONS.values())
-        if settings.get("integrate", "").lower() == "on":
+        if wants_integral(settings):
             items.append(Item(quantity="watt_hours"))
             functions.append("WH")
         knobs, select = numeric_items("NUMB", functions)
@@ -57,7 +58,14 @@ class Gpm83xxDriver(AnalyzerDriver):
             freshness=Freshness(
                 arm=(":STAT:FILT1 FALL",), ask_updated=":STAT:EESR?", ask_condition=":STAT:COND?", optional=True
             ),
-            integrator=Integrator(reset=(":INTEG:RES",), start=(":INTEG:STAR",), stop=(":INTEG:STOP",)),
+            integrator=Integrator(
+                reset=(":INTEG:RES",),
+                start=(":INTEG:STAR",),
+                stop=(":INTEG:STOP",),
+                ask_state=":INTEG:STAT?",
+                idle="RES.*",
+                optional=True,
+            ),
             specification=Specification(
                 reading=0.001,
                 range=0.0005,

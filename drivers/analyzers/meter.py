@@ -21,6 +21,9 @@ from drivers.contract import Status, Unavailable
 from drivers.line_port import LinkLost, NoReply
 
 _INTEGRATION = "integration"
+_PROBED: dict[
+    tuple[str, str], dict[Kind, str]
+] = {}  # in this process, by identity and place: ranges that a probe found
 
 
 class Meter:
@@ -60,8 +63,9 @@ class Meter:
         for command in self.description.begin:
             self.dialog.tell(command)
         self._commands.empty_errors()
-        if self._kept.inherited:
-            self.put_back()
+        if self._kept.inherited and (error := self.put_back()):
+            reason = f"it refused to be put back as it was before an earlier session, which was cut off: {error}"
+            self.notes.append(Unavailable(reason, "look at the meter's settings"))
         self._check_no_integration(settings)
         answers = {}
         for knob in self.description.knobs:
@@ -78,8 +82,8 @@ class Meter:
             for command in self.description.stream.start:
                 self.dialog.tell(command)
 
-    def put_back(self) -> None:
-        """Set everything as it was found.
+    def put_back(self) -> str:
+        """Set everything as it was found. Return what the meter says against it, if it does.
 
         Raises:
             LinkLost, NoReply, BadReply: the line failed; what is to be put back stays on record.
@@ -87,8 +91,9 @@ class Meter:
         for what in sorted(self._kept.commands, key=lambda what: what != _INTEGRATION):
             for command in self._kept.commands[what]:
                 self.dialog.tell(command)
-        self._commands.empty_errors()  # its answer says that all of it has arrived
+        error = self._commands.empty_errors()  # its answer says that all of it has arrived
         self._kept.forget()
+        return error
 
     def close(self) -> None:
         """Put the meter back and leave it to its front panel. Does not raise."""
@@ -229,9 +234,13 @@ class Meter:
             if settings.probe_s:
                 raise Unavailable(reason, f"{fix} instead of probe_s")
             self.notes.append(Unavailable(reason, fix))
+        wanted: dict[Kind, str] = {"volts": settings.volts, "amperes": settings.amperes}
         if settings.probe_s:
-            self._probe(found, settings.probe_s)
-        found.settle({"volts": settings.volts, "amperes": settings.amperes})
+            key = (self.dialog.identity, self.dialog.port.place)
+            if key not in _PROBED:  # else it was lost and is opened again: its channels speak of the ranges found first
+                _PROBED[key] = self._probe(found, settings.probe_s)
+            wanted = _PROBED[key]
+        found.settle(wanted)
         self.told += found.told()
         if self.range_watts is None:
             reason = (
@@ -244,7 +253,7 @@ class Meter:
                 fix += ", or probe_s=SECONDS under load"
             self.notes.append(Unavailable(reason, fix if found.ranges.set_volts else "set them on the meter"))
 
-    def _probe(self, found: MeterRanges, seconds: float) -> None:
+    def _probe(self, found: MeterRanges, seconds: float) -> dict[Kind, str]:
         """Look at the load for a while on automatic ranges, then take the lowest that do not clip."""
         for kind in KINDS:
             found.set(kind, "auto")
@@ -265,7 +274,7 @@ class Meter:
                 found.set(kind, f"{chosen[kind]:g}")
             clipped = self._clipped(max(3 * (self.period_s or 1.0), 1.0))
             if not clipped:
-                return
+                return {kind: f"{chosen[kind]:g}" for kind in KINDS}
             for kind in ("amperes", "volts"):  # power clips with either: the current is the likelier one
                 higher = range_above(tables[kind], chosen[kind])
                 if kind in clipped and higher is not None:
@@ -310,8 +319,8 @@ class Meter:
         integrator = self.description.integrator
         if integrator is None or not integrator.ask_state:
             return
-        state = self.dialog.ask(integrator.ask_state)
-        if re.fullmatch(integrator.idle, state):
+        state = self._commands.ask_optional(integrator.ask_state, integrator.optional)
+        if state is None or re.fullmatch(integrator.idle, state):
             return
         if settings.integrate or settings.knobs or settings.volts or settings.amperes or settings.probe_s:
             raise Unavailable(

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from drivers.analyzer_uncertainty import Specification
 from drivers.analyzers.description import Description, Integrator, Item, ItemQuantity, Ranges
 from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.settings import wants_integral
 from drivers.analyzers.wt_tree import setting
 from drivers.contract import Unavailable
 
@@ -65,7 +66,12 @@ class Pw333xDriver(AnalyzerDriver):
                 set_auto_amperes=":CURR:AUTO {value}",
             ),
             integrator=Integrator(
-                reset=(":INTEG:STAT RESET",), start=(":INTEG:STAT START",), stop=(":INTEG:STAT STOP",)
+                reset=(":INTEG:STAT RESET",),
+                start=(":INTEG:STAT START",),
+                stop=(":INTEG:STAT STOP",),
+                ask_state=":INTEG:STAT?",
+                idle="RESET",
+                optional=True,
             ),
             specification=Specification(
                 reading=0.001, range=0.0005, phase=0.001, source="Hioki PW3336, 45–66 Hz, below half of the range"
@@ -79,7 +85,7 @@ class Pw333xDriver(AnalyzerDriver):
         have = tuple(range(1, _ELEMENTS[model] + 1))
         elements = _chosen(cls.name, settings, have) if len(have) > 1 else (0,)
         names = [f"{letter}{element or ''}" for element in elements for letter in _LETTERS.values()]
-        if settings.get("integrate", "").lower() == "on":
+        if wants_integral(settings):
             names += [f"WP{element or ''}" for element in elements]
         assert draft.ranges is not None
         ranges = replace(draft.ranges, volts=_VOLTS[model], amperes=_AMPERES[model], optional=len(have) > 1)
@@ -99,7 +105,7 @@ def _items(elements: tuple[int, ...], settings: Mapping[str, str]) -> tuple[Item
         for element in elements
         for quantity, letter in _LETTERS.items()
     ]
-    if settings.get("integrate", "").lower() == "on":
+    if wants_integral(settings):
         items += [Item(quantity="watt_hours", element=e, header=f"WP{e or ''}") for e in elements]
     return tuple(items)
 

@@ -26,6 +26,7 @@ GENERAL = (
 LEAST_POWER_FACTOR = 0.9
 REPLY_S = 1.0  # for an answer to come
 _LONGEST_PROBE_S = 600.0
+_LONGEST_REPLY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ def read_settings(driver: str, settings: Mapping[str, str], description: Descrip
     factor = read_number(driver, settings, "power_factor", "power factor")
     if factor is not None and not 0 < factor <= 1:
         raise Unavailable(f"{driver}.power_factor is {factor:g}", "give the least that the load has, such as 0.95")
+    reply_s = read_number(driver, settings, "timeout_s", "seconds") or REPLY_S
+    if reply_s > _LONGEST_REPLY_S:
+        raise Unavailable(f"{driver}.timeout_s is {reply_s:g}", f"give at most {_LONGEST_REPLY_S:g} s")
     if probe_s > _LONGEST_PROBE_S:
         raise Unavailable(f"{driver}.probe_s is {probe_s:g}", f"give at most {_LONGEST_PROBE_S:g} s")
     if description.ranges is None:
@@ -82,7 +86,7 @@ def read_settings(driver: str, settings: Mapping[str, str], description: Descrip
     return MeterSettings(
         port=settings["port"],
         baud=round(baud) if baud else None,
-        reply_s=read_number(driver, settings, "timeout_s", "seconds") or REPLY_S,
+        reply_s=reply_s,
         volts=ranges[0],
         amperes=ranges[1],
         probe_s=probe_s,
@@ -115,15 +119,19 @@ def _accuracy(driver: str, settings: Mapping[str, str], description: Description
     return Accuracy(reading_fraction=percent / 100, source="set by the user")
 
 
+def wants_integral(settings: Mapping[str, str]) -> bool:
+    """Whether the user wants the meter to integrate."""
+    return settings.get("integrate", "").lower() == "on"
+
+
 def _integrates(driver: str, settings: Mapping[str, str], description: Description) -> bool:
-    text = settings.get("integrate", "off").lower()
-    if text not in ("on", "off"):
+    if (text := settings.get("integrate", "off")).lower() not in ("on", "off"):
         raise Unavailable(f"{driver}.integrate is {text!r}", "use on or off")
-    if text == "on" and description.integrator is None:
+    if wants_integral(settings) and description.integrator is None:
         raise Unavailable(
             f"{description.title} has no integrator that this driver knows", f"leave out {driver}.integrate"
         )
-    return text == "on"
+    return wants_integral(settings)
 
 
 def _knobs(driver: str, settings: Mapping[str, str], description: Description) -> dict[str, str]:

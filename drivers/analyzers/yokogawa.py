@@ -15,6 +15,7 @@ from drivers.analyzer_ranges import AMPERES, SMALL_AMPERES, VOLTS
 from drivers.analyzer_uncertainty import WT210, WT300
 from drivers.analyzers.description import Description, Freshness, Integrator, Item, ItemQuantity
 from drivers.analyzers.driver import AnalyzerDriver
+from drivers.analyzers.settings import wants_integral
 from drivers.analyzers.wt_tree import SWITCH, input_ranges, numeric_items, setting
 from drivers.contract import Unavailable
 
@@ -86,7 +87,7 @@ class Wt300Driver(AnalyzerDriver):
         if has_sigma:
             items.append(Item(quantity="watts", over=sum(over_bits("watts", element) for element in elements)))
             functions.append("P,SIGMA")
-        if settings.get("integrate", "").lower() == "on":
+        if wants_integral(settings):
             items += [Item(quantity="watt_hours", element=e if len(elements) > 1 else 0) for e in elements]
             functions += [f"WH,{element}" for element in elements]
         knobs, select = numeric_items("NUM", functions)
@@ -161,7 +162,7 @@ class Wt210Driver(AnalyzerDriver):
 
     @classmethod
     def draft(cls, settings: Mapping[str, str]) -> Description:
-        integrates = settings.get("integrate", "").lower() == "on"
+        integrates = wants_integral(settings)
         chosen = [item for item in _WT210_READ if item != "WH" or integrates]  # in the order in which it replies
         return Description(
             title="Yokogawa WT210",

@@ -201,6 +201,7 @@ def test_an_lmg600_streams_over_tcp(plug: Plug) -> None:
         ({"port": "x", "crest_factor": "4"}, "wt310e.crest_factor is '4'", "use one of: 3, 6, 6a"),
         ({"port": "x", "elements": "2"}, "wt310e.elements is '2'", "give some of 1"),
         ({"port": "x", "probe_s": "5", "amps": "1"}, "wt310e.probe_s finds the ranges", "give one"),
+        ({"port": "x", "timeout_s": "100"}, "wt310e.timeout_s is 100", "give at most 30 s"),
         ({"port": "x", "power_factor": "2"}, "wt310e.power_factor is 2", "give the least"),
         ({"port": "x", "accuracy_percent": "2"}, "wt310e.accuracy_percent is set, but the accuracy", "leave it out"),
     ],
@@ -317,11 +318,36 @@ def test_a_meter_that_was_left_set_by_a_killed_process_is_put_back(plug: Plug, t
     found.driver.close()
 
 
+@pytest.mark.parametrize("name", ["gpm83xx", "pw333x"])
+def test_an_integration_of_somebody_else_is_not_reset(plug: Plug, name: str) -> None:
+    meter = (Gpm if name == "gpm83xx" else Hioki)(core())
+    meter.core.start_integration()
+    line = plug(meter)
+    told = refused(name, port=str(line.path), integrate="on")
+    assert told.reason.startswith("an integration is under way on the meter")
+    line.close()
+    assert meter.core.integrating
+
+
+def test_what_a_meter_refuses_to_be_put_back_to_is_told(plug: Plug, tmp_path: Path) -> None:
+    line = plug(Wt300(core()))
+    kept = tmp_path / "state/ml-power-agent/meters"
+    kept.mkdir(parents=True, mode=0o700)
+    (kept / "YOKOGAWA_WT310E_C2WA21018V_F1.04.json").write_text('{"x": [":INP:CURR:RANG 3"]}')
+    found = opened("wt310e", port=str(line.path))
+    (note,) = found.driver.notes
+    assert note.reason == (
+        'it refused to be put back as it was before an earlier session, which was cut off: 222,"Data out of range"'
+    )
+    found.driver.close()
+
+
 def test_an_lmg_that_a_killed_process_left_sending_is_opened_again(plug: Plug) -> None:
     meter = Lmg(core(period_s=0.02))
     line = plug(meter, baud=115200)
     settings = {"port": str(line.path), "baud": "115200", "accuracy_percent": "0.1"}
     found = opened("lmg", **settings)
+    read_until(found.driver.groups[0], bool)
     assert meter.sends and meter.is_short
     found.driver._meter.dialog.port.close()  # type: ignore[attr-defined]  # as when its process is killed
     again = opened("lmg", **settings)

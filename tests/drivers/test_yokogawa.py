@@ -266,7 +266,7 @@ def test_clipping_is_said_and_warned_of(plug: Plug) -> None:
 
 
 def test_automatic_ranges_are_told_and_cost_accuracy(plug: Plug) -> None:
-    meter = Wt300(core(auto_amperes=True, amperes_range=0.5))
+    meter = Wt300(core(auto_amperes=True, amperes_range=0.5, period_s=1.0))
     line = plug(meter)
     found = opened("wt310e", port=str(line.path))
     (note,) = found.driver.notes
@@ -288,6 +288,23 @@ def test_a_probe_finds_the_lowest_range_that_does_not_clip(plug: Plug) -> None:
     assert not (meter.core.auto_volts or meter.core.auto_amperes)
     found.driver.close()
     assert (meter.core.volts_range, meter.core.amperes_range) == (600.0, 20.0)
+
+
+def test_a_meter_that_is_opened_again_keeps_the_ranges_of_its_probe(plug: Plug) -> None:
+    meter = Wt300(core(SquareLoad(0.0, 300.0), amperes_range=20.0))
+    line = plug(meter)
+    settings = {"port": str(line.path), "probe_s": "1"}
+    found = opened("wt310e", **settings)
+    assert meter.core.amperes_range == 2.0  # 1.37 A, and a tenth more
+    line.unplug()
+    with pytest.raises(DeviceLost):
+        read_until(found.driver.groups[0], lambda rows: False)
+    found.driver.close()
+    meter.core.loads = [SquareLoad(0.0, 50.0)]  # a probe would find 0.5 A now, and U would be that of 2 A
+    line.plug_in()
+    again = opened("wt310e", **settings)
+    assert meter.core.amperes_range == 2.0
+    again.driver.close()
 
 
 def test_a_probe_sees_what_clips_now_and_then(plug: Plug) -> None:

@@ -82,12 +82,14 @@ class MeterLine:
     def _serve(self, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
         pending = b""
         unasked = getattr(self.meter, "unasked", list)  # what it sends by itself
-        while not self._closing:
+        while True:
             for answer in unasked():
                 if not self.faults.mute:
                     send(self.faults.spoil(answer.encode("latin-1")))
             received = receive()
             if not received:
+                if self._closing:  # what came before is still obeyed
+                    return
                 continue
             pending += received
             *lines, pending = pending.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")

@@ -70,6 +70,9 @@ class Hioki:
             )
         if head.startswith((":VOLT:", ":CURR:")):
             return self._range(head, value)
+        if head == ":INTEG:STAT?":
+            state = "START" if self.core.integrating else "STOP" if self.core.holds_integral else "RESET"
+            return self._named(":INTEGRATE:STATE", state)
         if head == ":INTEG:STAT":
             {
                 "START": self.core.start_integration,
