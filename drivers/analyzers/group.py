@@ -15,9 +15,10 @@ from drivers.contract import DeviceLost, Group, ReadFailed, Row, Status
 from drivers.line_port import LinkLost, NoReply
 
 MOST_FAILURES = 3  # questions in a row without an answer: the meter is gone
+MOST_NONSENSE = 10  # readings in a row that failed for any reason: it is not set as it was, maybe after a power cut
 HIGHEST_HZ = 10.0  # of questions to a meter, which has its display to look after, too
 LONGEST_WAIT_S = 0.2  # in one reading, for an update that is due: longer would hold up others
-LONGEST_SILENCE_S = 60.0  # of a meter that sends by itself at a period that is not known
+LONGEST_SILENCE_S = 60.0  # of a meter that tells of its updates, whose period is not known
 _SLICE_S = 0.01
 _NS = 1e9
 
@@ -56,9 +57,10 @@ class MeterGroup(Group):
         # The least times that a question and its answer are on their way: the meter looks in between.
         self._to_meter_ns = round(dialog.port.seconds(len(question) + 1) * _NS)
         self._from_meter_ns = round(dialog.port.seconds(2) * _NS)
-        self._quiet_ns = clock_ns()  # there was no update yet at this instant
+        self._quiet_ns = self._opened_ns = clock_ns()  # there was no update yet at this instant
         self._updated_ns: int | None = None  # the last update
         self._missed_answer = False  # and with it, maybe, the word of an update
+        self._failed = 0  # readings in a row
         self._remarks: list[str] = []
         # Instant and raw value of each integrator: they began at 0 after this line was opened.
         self._energy = dict.fromkeys(channels.energy_places, (opened_ns, 0))
@@ -75,10 +77,14 @@ class MeterGroup(Group):
         except LinkLost as error:
             raise DeviceLost(f"the line to the meter is gone ({error})") from error
         except (NoReply, BadReply) as error:
+            self._failed += 1
             if self._dialog.failures >= MOST_FAILURES or (self._is_stream and isinstance(error, NoReply)):
                 raise DeviceLost(f"it does not answer any more ({error})") from error
+            if self._failed >= MOST_NONSENSE:
+                raise DeviceLost(f"it answers something else than it was set to ({error})") from error
             self._missed_answer = True
             raise ReadFailed(_kind(error)) from error
+        self._failed = 0
         return rows
 
     def remarks(self) -> Sequence[str]:
@@ -99,6 +105,7 @@ class MeterGroup(Group):
             self._quiet_ns = asked_ns + self._to_meter_ns
             asked_ns = self._clock_ns()
             if asked_ns > until_ns or not self._is_due(asked_ns):
+                self._check_silence(asked_ns)
                 return []
         answered_ns = self._clock_ns()
         values, again = self._reader.read()
@@ -153,13 +160,18 @@ class MeterGroup(Group):
                 latest_ns = rows[place + 1].t_ns - step_ns
                 if rows[place].t_ns > latest_ns + step_ns // 2:
                     rows[place] = rows[place]._replace(t_ns=latest_ns)
-        silent_ns = self._clock_ns() - (self._updated_ns or self._quiet_ns)
-        longest_ns = 3 * self._period_ns + 2 * _NS if self._period_ns is not None else LONGEST_SILENCE_S * _NS
         if rows:
             self._updated_ns = rows[-1].t_ns
-        elif silent_ns > longest_ns:
-            raise NoReply("the meter sends nothing any more")
+        else:
+            self._check_silence(self._clock_ns())
         return rows
+
+    def _check_silence(self, now_ns: int) -> None:
+        """A meter that was switched off for a moment may answer, and not tell of updates any more."""
+        silent_ns = now_ns - (self._updated_ns if self._updated_ns is not None else self._opened_ns)
+        longest_ns = 3 * self._period_ns + 2 * _NS if self._period_ns is not None else LONGEST_SILENCE_S * _NS
+        if silent_ns > longest_ns:
+            raise DeviceLost(f"it has told of no new value for {silent_ns / _NS:.0f} s")
 
     # What
 

@@ -36,9 +36,8 @@ class MeterRanges:
     def __init__(self, commands: Commands, kept: KeptSettings, ranges: Ranges) -> None:
         """Nothing is asked yet."""
         self.ranges = ranges
-        self.present: dict[Kind, float | None] = dict.fromkeys(
-            KINDS
-        )  # None: unknown, or chosen by the meter as it goes
+        # None: unknown, or chosen by the meter as it goes
+        self.present: dict[Kind, float | None] = dict.fromkeys(KINDS)
         self._commands = commands
         self._kept = kept
 

@@ -360,6 +360,33 @@ def test_an_unplugged_meter_is_lost_and_comes_back_as_it_was_set(plug: Plug) -> 
     assert meter.core.amperes_range == 20.0  # as before the first time
 
 
+@pytest.mark.parametrize(
+    ("forgotten", "told"),
+    [
+        (Wt300.settings, "it has told of no new value for "),
+        ({":NUM:NORM:NUM": "3"}, "it answers something else than it was set to"),
+    ],
+    ids=["all", "items"],
+)
+def test_a_meter_that_forgets_what_it_was_set_to_is_opened_again(
+    plug: Plug, forgotten: dict[str, str], told: str
+) -> None:
+    meter = Wt300(core())
+    line = plug(meter)
+    found = opened("wt310e", port=str(line.path))
+    (group,) = found.driver.groups
+    read_until(group, bool)
+    meter.set, meter.header = {**meter.set, **forgotten}, True  # as after a power cut
+    failures: list[Exception] = []
+    read_until(group, lambda rows: False, failures)
+    assert isinstance(failures[-1], DeviceLost)
+    assert str(failures[-1]).startswith(told)
+    found.driver.close()
+    again = opened("wt310e", port=str(line.path))
+    assert values(again.driver.groups[0], read_until(again.driver.groups[0], bool)[0])["power"] == 600.0
+    again.driver.close()
+
+
 def test_a_meter_that_falls_silent_is_given_up_after_three_readings(plug: Plug) -> None:
     line = plug(Wt300(core()))
     found = opened("wt310e", port=str(line.path), timeout_s="0.2")
