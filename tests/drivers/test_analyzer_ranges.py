@@ -180,6 +180,7 @@ def test_a_shunt_that_forbids_a_range_is_told(plug: Plug) -> None:
 
 def test_ranges_that_can_only_be_read_are_read(plug: Plug) -> None:
     meter = Chroma(core(), "66204")
+    meter.set["VOLT:RANG"], meter.set["CURR:RANG"] = "V300", "A8"
     line = plug(meter)
     found = opened("chroma6620x", port=str(line.path), volts="230", amps="3")
     power = next(channel for channel in found.driver.groups[0].channels if channel.quantity == "power")

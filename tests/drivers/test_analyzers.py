@@ -343,7 +343,14 @@ def test_what_a_meter_refuses_to_be_put_back_to_is_told(plug: Plug, tmp_path: Pa
 
 
 def test_an_lmg_that_a_killed_process_left_sending_is_opened_again(plug: Plug) -> None:
-    meter = Lmg(core(period_s=0.02))
+    class Interrupting(Lmg):
+        """It sends a reading just before it answers."""
+
+        def handle(self, line: str) -> str | None:
+            answer = super().handle(line)
+            return f"{next(iter(map(self._item, self.actions)))};1;2;3\n{answer}" if self.sends and answer else answer
+
+    meter = Interrupting(core())
     line = plug(meter, baud=115200)
     settings = {"port": str(line.path), "baud": "115200", "accuracy_percent": "0.1"}
     found = opened("lmg", **settings)

@@ -133,18 +133,18 @@ class Chroma:
         self.set = {
             "SYST:HEAD": "OFF",
             "SYST:TRAN:SEP": "0",
-            "VOLT:RANG": "V300",
-            "CURR:RANG": "A8",
+            "VOLT:RANG": "V500",
+            "CURR:RANG": "A20",
             "CURR:SHUN": "AUTO",
             "MEAS:MODE": "AVERAGE",
         }
-        core.volts_range, core.amperes_range = 300.0, 8.0
+        core.volts_range, core.amperes_range = 500.0, 20.0
         if model == "66205":
             self.set = {key: value for key, value in self.set.items() if key not in ("CURR:SHUN", "MEAS:MODE")}
             self.volt_words = {f"V{volts}": float(volts) for volts in (15, 30, 60, 150, 300, 600)}
             self.ampere_words = {"A05": 0.5, "A2": 2.0, "A5": 5.0, "A20": 20.0, "A30": 30.0}
-            self.set["CURR:RANG"] = "A5"
-            core.amperes_range = 5.0
+            self.set["VOLT:RANG"] = "V600"
+            core.volts_range = 600.0
 
     def handle(self, line: str) -> str | None:
         self.core.advance()
