@@ -28,6 +28,7 @@ _AMPERES = {
     | {"A2": 2.0, "A5": 5.0, "A20": 20.0, "A30": 30.0},
 }
 _HIGHEST = Ranges(volts=(600.0,), amperes=(30.0,))  # of the 66203 and 66204, whose ranges are not known: none is higher
+_OF_SHUNT: Mapping[str, Mapping[str, float]] = {"low": _LOW_SHUNT, "high": _HIGH_SHUNT}
 _SHUNTS = {"auto": "AUTO", "low": "LOW", "high": "HIGH"}
 
 
@@ -77,20 +78,23 @@ class Chroma6620xDriver(AnalyzerDriver):
         elif model == "66205":
             windowed = (setting("MEAS:UPD", "rate", optional=True),)
             volts = {word: value for word, value in _VOLTS.items() if value != 500.0}
+        words = _AMPERES.get(model, {})
+        chosen = _OF_SHUNT.get(settings.get("shunt", "").lower(), words) if model == "66202" else words
         return replace(
             draft,
             title=f"Chroma {model}",
             knobs=(head, separator, *windowed, *((shunt,) if model == "66202" else ())),
-            ranges=_ranges(volts, _AMPERES[model]) if model in _AMPERES else _read_only(),
+            ranges=_ranges(volts, chosen, words) if words else _read_only(),
         )
 
 
-def _ranges(volts: Mapping[str, float], amperes: Mapping[str, float]) -> Ranges:
+def _ranges(volts: Mapping[str, float], chosen: Mapping[str, float], amperes: Mapping[str, float]) -> Ranges:
+    """Current ranges are taken from `chosen`; those of the other shunt are understood, too."""
     return Ranges(
         volts=tuple(sorted(volts.values())),
-        amperes=tuple(sorted(set(amperes.values()))),
+        amperes=tuple(sorted(set(chosen.values()))),
         volt_words=dict(volts),
-        ampere_words=dict(amperes),
+        ampere_words={**chosen, **amperes},
         ask_volts="VOLT:RANG?",
         set_volts="VOLT:RANG {value}",
         ask_amperes="CURR:RANG?",

@@ -178,6 +178,19 @@ def test_a_shunt_that_forbids_a_range_is_told(plug: Plug) -> None:
     assert (meter.set["CURR:SHUN"], meter.set["CURR:RANG"]) == ("LOW", "A2L")
 
 
+@pytest.mark.parametrize(
+    ("shunt", "amps", "word"), [("low", "0.15", "A04"), ("high", "0.15", "A02"), ("high", "1", "A2H")]
+)
+def test_a_range_is_one_of_the_shunt_that_is_asked_for(plug: Plug, shunt: str, amps: str, word: str) -> None:
+    meter = Chroma(core(SquareLoad(0.0, 20.0)))
+    line = plug(meter)
+    found = opened("chroma6620x", port=str(line.path), volts="230", amps=amps, shunt=shunt)
+    assert meter.set["CURR:RANG"] == word
+    found.driver.close()
+    told = refused("chroma6620x", port=str(line.path), volts="230", amps="3", shunt="low")
+    assert told.reason == "Chroma 66202 has no range of 3 amperes; its highest is 2"
+
+
 def test_ranges_that_can_only_be_read_are_read(plug: Plug) -> None:
     meter = Chroma(core(), "66204")
     meter.set["VOLT:RANG"], meter.set["CURR:RANG"] = "V300", "A8"
