@@ -20,7 +20,7 @@ from power_agent.characteristics import for_sampling
 from power_agent.clock import Clock, ClockPair, Wake, make_clock, read_pair, wall_step_ns
 from power_agent.earlier_recording import NOTHING_EARLIER, read_earlier
 from power_agent.event_log import EventLog
-from power_agent.messages import DriverState, Ready, SamplerSpec
+from power_agent.messages import DriverState, Ready, SamplerSpec, TickCount
 from power_agent.process_watch import ProcessWatch
 from power_agent.readiness import FIRST_ROWS_S, first_rows_s, not_usable_yet, patience_line, probing_s
 from power_agent.sampled_driver import SampledDriver
@@ -58,6 +58,7 @@ class Sampler:
         self._spool = SpoolWriter(Path(spec.spool), self._first_meta(spec), resume=spec.resume)
         self._meta: dict[str, str] = {}  # not yet in the spool
         self._batches: list[Batch] = []  # taken from the groups, not yet in the spool
+        self._ticks: list[TickCount] = []  # as of when these were taken
         self._written_events = {(event.source, event.text): event.times for event in self._earlier.events}
 
         self._states: list[DriverState] = []
@@ -295,7 +296,8 @@ class Sampler:
         if not self._batches:
             taken = [(group.stream.id, *group.buffer.take()) for group in self._groups]
             self._batches = [Batch(*batch) for batch in taken if batch[1]]
-        now_ns = self._clock.monotonic_ns()
+            now_ns = self._clock.monotonic_ns()
+            self._ticks = [group.tick_count(now_ns) for group in self._groups]  # whoever goes on here counts from there
         events = [
             event
             for event in self._log.snapshot()
@@ -305,7 +307,7 @@ class Sampler:
             self._spool.write(
                 batches=self._batches,
                 clock=self._pairs,
-                ticks=[group.tick_count(now_ns) for group in self._groups],
+                ticks=self._ticks,
                 events=events,
                 meta=self._meta,
             )

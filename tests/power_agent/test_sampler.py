@@ -15,6 +15,7 @@ from pathlib import Path
 import fake_device
 import msgspec
 import pytest
+from small_disk import SmallDisk
 
 from power_agent.messages import Ready, ReplayClockSpec, SamplerSpec, Stream
 from power_agent.row_format import row_struct
@@ -88,6 +89,42 @@ def work() -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    disk = SmallDisk(tmp_path / "disk", 8)
+    yield disk
+    disk.close()
+
+
+def test_after_a_full_disk_no_reading_is_counted_that_is_not_there(setup: Setup, small_disk: SmallDisk) -> None:
+    """Whoever takes over from a sampler that is killed just then counts on from the ledger that it left."""
+    if not small_disk.is_small:
+        pytest.skip("needs the right to mount a file system")
+    setup.spool = small_disk.path / "spool.db"
+    client = setup.start(setup.spec(["fake"], hz="100"))
+    (stream,) = client.ready.streams
+    for _ in range(2):  # the first rows that find no place, and those that come while they wait
+        enough = len(setup.readings()) + 100
+        small_disk.fill(0.2)
+        eventually(lambda enough=enough: len(setup.readings()) > enough, "readings on a full disk")
+    small_disk.free()
+    whole, most_over = len(setup.readings()), 0
+    reader = SpoolReader(setup.spool)
+
+    def caught_up() -> bool:
+        nonlocal most_over
+        (ticks,) = reader.ticks()
+        rows = len(setup.instants(stream))
+        most_over = max(most_over, ticks.taken + ticks.late + ticks.extra - ticks.dropped_rows - rows)
+        return rows > whole + 100
+
+    eventually(caught_up, "all readings in the spool")
+    assert any("full" in event.text for event in reader.logged_events())
+    reader.close()
+    client.stop(10)
+    assert most_over <= 10  # taken while the ledger was being asked
 
 
 def test_a_measurement_from_start_to_stop(setup: Setup, work: subprocess.Popen[bytes]) -> None:

@@ -413,7 +413,9 @@ class FaultyFleet(Site):
         assert not unexplained, f"{where}: {len(unexplained)} of {len(lost)} lost readings are of no kill"
         assert ticks.due == ticks.taken + ticks.late + ticks.missed, where
         if counted:
-            assert len(stored) == ticks.taken + ticks.late + ticks.extra - ticks.dropped_rows, f"{where}: {ticks}"
+            over = ticks.taken + ticks.late + ticks.extra - ticks.dropped_rows - len(stored)
+            # A sampler that is killed between taking rows and counting reads has counted some whose rows are lost.
+            assert 0 <= over <= RATE_HZ * len(self._windows[host.name]), f"{where}: {over} of {ticks}"
 
     def _events(self, host: str) -> str:
         (found,) = [entry for entry in self.manifest(self._session)["hosts"] if entry["name"] == host]
