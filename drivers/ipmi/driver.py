@@ -60,7 +60,7 @@ def _own(options: DriverOptions) -> Opening:
 def _lan(options: DriverOptions) -> list[Opening]:
     try:
         from drivers.ipmi.lan import SECRETS, LanLink
-        from drivers.ipmi.udp import Sockets
+        from drivers.udp import Sockets
     except ImportError as error:
         fix = "pip install 'ml-power-agent[bmc]'"
         raise Unavailable(f"the Python package {error.name} is not installed", fix) from None

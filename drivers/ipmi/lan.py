@@ -11,9 +11,9 @@ from drivers.contract import Unavailable
 from drivers.credentials import Credentials
 from drivers.host_list import Host
 from drivers.ipmi import rmcp_plus
-from drivers.ipmi.rmcp_plus import BadPacket, Handshake, SecureChannel, Suite
-from drivers.ipmi.udp import Conversation, Sockets
+from drivers.ipmi.rmcp_plus import Handshake, SecureChannel, Suite
 from drivers.polling import LinkLost
+from drivers.udp import BadPacket, Conversation, Sockets
 
 SECRETS = ("user", "password", "kg")
 _ROLES = (2, 3, 4)  # user, operator, administrator

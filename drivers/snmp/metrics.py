@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from drivers.contract import Channel, Kind, Quantity, Scope, Status, Unavailable
 from drivers.host_list import Host
 from drivers.polling import Freshness
+from drivers.snmp.ber import Oid
+from drivers.snmp.pdu import Value
 
-Oid = tuple[int, ...]
-Values = Mapping[Oid, int | str | None]  # None: the device has no such object, or one that is no number and no text
-Table = dict[Oid, int | str | None]  # by index
+Table = dict[Oid, Value]  # by index
 Walk = Callable[[Oid], Awaitable[Table]]  # reads a column of a table; raises ReadFailed
 
 # No MIB states an accuracy.
@@ -45,7 +45,7 @@ class Metric:
     def oids(self) -> list[Oid]:
         return [oid for oid in (self.value, self.state, self.stamp) if oid is not None]
 
-    def judge(self, values: Values) -> tuple[float | int, Status]:
+    def judge(self, values: Mapping[Oid, Value]) -> tuple[float | int, Status]:
         """The raw value and its status, from the device's answers."""
         value = values.get(self.value)
         absent: float | int = float("nan") if self.channel.kind == "gauge" else 0

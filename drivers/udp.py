@@ -1,4 +1,4 @@
-"""Questions and answers over UDP: one socket serves all BMCs, and each question waits for its own answer."""
+"""Questions and answers over UDP: one socket serves all devices, and each question waits for its own answer."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from drivers.contract import Unavailable
-from drivers.ipmi.rmcp_plus import BadPacket
 
 RESEND_S = 1.0
 
-Address = tuple[str, int]
+Address = tuple[Any, ...]  # host and port; of IPv6 also flow and scope
 T = TypeVar("T")
 
 
+class BadPacket(ValueError):
+    """A packet that is not what is waited for, or was damaged."""
+
+
 class Sockets:
-    """One socket for IPv4 and one for IPv6, opened when they are needed."""
+    """One socket for IPv4 and one for IPv6, opened when they are needed, closed when nobody uses them any more."""
 
     def __init__(self) -> None:
         self._by_family: dict[int, asyncio.Task[_Socket]] = {}
 
     async def resolve(self, host: str, port: int) -> Conversation:
-        """What talks with this BMC.
+        """What talks with this device.
 
         Raises:
             Unavailable: the name means nothing, or there is no such network here.
@@ -31,35 +34,32 @@ class Sockets:
         loop = asyncio.get_running_loop()
         try:
             family, _, _, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
-            if family not in self._by_family:
-                self._by_family[family] = loop.create_task(_open_socket(family))
-            shared = await self._by_family[family]
-        except OSError as error:
-            raise Unavailable(f"{host} cannot be reached: {error.strerror or error}", "correct its address") from None
-        return Conversation(shared, (str(address[0]), int(address[1])))
-
-    def close(self) -> None:
-        for opening in self._by_family.values():
-            if opening.done() and not opening.cancelled() and not opening.exception():
-                opening.result().transport.close()
+            opening = self._by_family.get(family)
+            if opening is None or (opening.done() and _is_useless(opening)):
+                opening = self._by_family[family] = loop.create_task(_open_socket(family))
+            shared = await asyncio.shield(opening)  # others may wait for it too
+        except (OSError, UnicodeError) as error:  # the latter of names that no host can have
+            reason = getattr(error, "strerror", None) or error
+            raise Unavailable(f"{host} cannot be reached: {reason}", "correct its address") from None
+        return Conversation(shared, tuple(address))
 
 
 class Conversation:
-    """With one BMC; one question at a time."""
+    """With one device; one question at a time."""
 
     def __init__(self, shared: _Socket, address: Address) -> None:
         self._shared = shared
         self._address = address
         self._parse: Callable[[bytes], Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
-        shared.takers.setdefault(address, []).append(self._take)
+        shared.takers.setdefault(address[:2], []).append(self._take)
 
     async def ask(self, make: Callable[[], bytes], parse: Callable[[bytes], T], timeout_s: float) -> T:
         """Send what `make` gives, again each RESEND_S, until a packet comes that `parse` takes.
 
         Raises:
             TimeoutError: none did.
-            PermissionError: raised by `parse`; its BadPacket means to wait for another packet.
+            Exception: whatever else than BadPacket `parse` raises; that one means to wait for another packet.
         """
         loop = asyncio.get_running_loop()
         self._answer, self._parse = loop.create_future(), parse
@@ -77,11 +77,14 @@ class Conversation:
         self._shared.transport.sendto(packet, self._address)
 
     def close(self) -> None:
-        takers = self._shared.takers.get(self._address, [])
+        """End it; the socket closes with the last one."""
+        takers = self._shared.takers.get(self._address[:2], [])
         if self._take in takers:
             takers.remove(self._take)
         if not takers:
-            self._shared.takers.pop(self._address, None)
+            self._shared.takers.pop(self._address[:2], None)
+        if not self._shared.takers:
+            self._shared.transport.close()
 
     def _resend(self, make: Callable[[], bytes], answer: asyncio.Future[Any], deadline_s: float) -> None:
         if answer.done():
@@ -100,7 +103,7 @@ class Conversation:
             self._answer.set_result(self._parse(packet))
         except BadPacket:  # late, repeated, damaged or from someone else
             pass
-        except PermissionError as error:
+        except Exception as error:
             self._answer.set_exception(error)
 
 
@@ -126,3 +129,7 @@ async def _open_socket(family: int) -> _Socket:
     any_address = ("::" if family == socket.AF_INET6 else "0.0.0.0", 0)
     _, shared = await asyncio.get_running_loop().create_datagram_endpoint(_Socket, local_addr=any_address)
     return shared
+
+
+def _is_useless(opening: asyncio.Task[_Socket]) -> bool:
+    return opening.cancelled() or opening.exception() is not None or opening.result().transport.is_closing()
