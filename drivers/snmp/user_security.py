@@ -92,15 +92,14 @@ class UserSecurity:
         self._key_bytes = key_bytes
         self._clock_s = clock_s
         self._engine = b""
-        self._auth_key = self._aes_key = b""
-        self._boots = self._time_s = 0  # of the agent, as of …
-        self._told_s = 0.0  # … this instant of our clock
+        self._auth_key = self.aes_key = b""
+        self.set_clock(0, 0)
         self._salt = int.from_bytes(os.urandom(_SALT_BYTES), "big")
 
     def discovery(self, number: int) -> bytes:
         """A packet that has any agent say its engine's identity."""
-        parameters = _parameters(b"", 0, 0, b"", b"", b"")
-        return _message(number, _REPORTABLE, parameters, _scoped(b"", pdu.get(number, ())))
+        parameters = make_parameters(b"", 0, 0, b"", b"", b"")
+        return make_message(number, _REPORTABLE, parameters, make_scoped(b"", pdu.get(number, ())))
 
     def take_discovery(self, packet: bytes, number: int) -> None:
         """Know the agent by its answer; keys are made for it.
@@ -108,7 +107,7 @@ class UserSecurity:
         Raises:
             BadPacket: it is no such answer.
         """
-        parts = _parts(packet)
+        parts = take_apart(packet)
         if parts.number != number or parts.flags & (_AUTHENTICATED | _ENCRYPTED) or not 5 <= len(parts.engine) <= 32:
             raise BadPacket("no answer to the discovery")
         if _scoped_answer(packet[parts.data_begin : parts.data_end]).kind != pdu.REPORT:
@@ -116,26 +115,29 @@ class UserSecurity:
         self._engine = parts.engine
         digest = self._authentication.digest
         self._auth_key = localized_key(self._auth_password, self._engine, digest)
-        self._aes_key = encryption_key(self._privacy_password, self._engine, digest, self._key_bytes)
-        self._boots = self._time_s = 0
-        self._told_s = self._clock_s()
+        self.aes_key = encryption_key(self._privacy_password, self._engine, digest, self._key_bytes)
+        self.set_clock(0, 0)
+
+    def set_clock(self, boots: int, time_s: int) -> None:
+        """The agent was started so many times, and so long ago."""
+        self._boots, self._time_s, self._told_s = boots, time_s, self._clock_s()
 
     def seal(self, request: bytes, number: int) -> bytes:
         """See `Security`; a discovery came before."""
         now_s = self._agent_time_s()
         self._salt = (self._salt + 1) % (1 << 8 * _SALT_BYTES)
         salt = self._salt.to_bytes(_SALT_BYTES, "big")
-        encryptor = _cipher(self._aes_key, self._boots, now_s, salt).encryptor()
-        data = encode(OCTETS, encryptor.update(_scoped(self._engine, request)))
+        encryptor = aes_cfb(self.aes_key, self._boots, now_s, salt).encryptor()
+        data = encode(OCTETS, encryptor.update(make_scoped(self._engine, request)))
         size = self._authentication.code_bytes
-        parameters = _parameters(self._engine, self._boots, now_s, self._user, bytes(size), salt)
-        packet = _message(number, _AUTHENTICATED | _ENCRYPTED | _REPORTABLE, parameters, data)
+        parameters = make_parameters(self._engine, self._boots, now_s, self._user, bytes(size), salt)
+        packet = make_message(number, _AUTHENTICATED | _ENCRYPTED | _REPORTABLE, parameters, data)
         place = len(packet) - len(data) - (2 + _SALT_BYTES) - size
         return packet[:place] + self._code(packet) + packet[place + size :]
 
     def open(self, packet: bytes, number: int) -> Answer:
         """See `Security`."""
-        parts = _parts(packet)
+        parts = take_apart(packet)
         if parts.number != number:
             raise BadPacket("the answer to another request")
         authentic = bool(parts.flags & _AUTHENTICATED)
@@ -145,7 +147,7 @@ class UserSecurity:
         if parts.flags & _ENCRYPTED:
             if not authentic or len(parts.salt) != _SALT_BYTES:
                 raise BadPacket("encrypted, and not authenticated")
-            data = _cipher(self._aes_key, parts.boots, parts.time_s, parts.salt).decryptor().update(data)
+            data = aes_cfb(self.aes_key, parts.boots, parts.time_s, parts.salt).decryptor().update(data)
         answer = _scoped_answer(data)
         if answer.kind == pdu.REPORT:
             name = _report_name(answer)
@@ -160,7 +162,7 @@ class UserSecurity:
     def _code(self, packet: bytes) -> bytes:
         return hmac.digest(self._auth_key, packet, self._authentication.digest)[: self._authentication.code_bytes]
 
-    def _authenticate(self, packet: bytes, parts: _Parts) -> None:
+    def _authenticate(self, packet: bytes, parts: Parts) -> None:
         """Raises BadPacket. The agent's clock is known afterwards."""
         if parts.engine != self._engine or parts.user != self._user:
             raise BadPacket("another engine or user")
@@ -170,12 +172,12 @@ class UserSecurity:
         if not hmac.compare_digest(packet[parts.code_begin : parts.code_end], self._code(blank)):
             raise BadPacket("its authentication code is wrong")
         if (parts.boots, parts.time_s) > (self._boots, self._time_s):
-            self._boots, self._time_s, self._told_s = parts.boots, parts.time_s, self._clock_s()
+            self.set_clock(parts.boots, parts.time_s)
         elif parts.boots < self._boots or parts.boots >= _LAST_BOOT or parts.time_s < self._agent_time_s() - _LATE_S:
             raise BadPacket("it is too old")
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     """A message of v3, taken apart."""
 
     number: int
@@ -191,7 +193,7 @@ class _Parts(NamedTuple):
     data_end: int
 
 
-def _parts(packet: bytes) -> _Parts:
+def take_apart(packet: bytes) -> Parts:
     """Raises BadPacket."""
     at, end = expect(packet, 0, len(packet), SEQUENCE)
     version, at = expect_integer(packet, at, end)
@@ -218,25 +220,25 @@ def _parts(packet: bytes) -> _Parts:
     data_begin, data_end = expect(packet, after, end, OCTETS if encrypted else SEQUENCE)
     if data_end != end:
         raise BadPacket("something follows the data")
-    return _Parts(
+    return Parts(
         number, flags[0], engine, boots, time_s, user, code_begin, code_end, salt,
         data_begin if encrypted else after, data_end,
     )  # fmt: skip
 
 
-def _message(number: int, flags: int, parameters: bytes, data: bytes) -> bytes:
+def make_message(number: int, flags: int, parameters: bytes, data: bytes) -> bytes:
     head = encode_integer(number) + encode_integer(_LARGEST) + encode(OCTETS, bytes((flags,)))
     head = encode(SEQUENCE, head + encode_integer(_USER_SECURITY_MODEL))
     return encode(SEQUENCE, encode_integer(_V3) + head + encode(OCTETS, parameters) + data)
 
 
-def _parameters(engine: bytes, boots: int, time_s: int, user: bytes, code: bytes, salt: bytes) -> bytes:
+def make_parameters(engine: bytes, boots: int, time_s: int, user: bytes, code: bytes, salt: bytes) -> bytes:
     clock = encode_integer(boots) + encode_integer(time_s)
     who = encode(OCTETS, user) + encode(OCTETS, code) + encode(OCTETS, salt)
     return encode(SEQUENCE, encode(OCTETS, engine) + clock + who)
 
 
-def _scoped(engine: bytes, request: bytes) -> bytes:
+def make_scoped(engine: bytes, request: bytes) -> bytes:
     return encode(SEQUENCE, encode(OCTETS, engine) + encode(OCTETS, b"") + request)
 
 
@@ -272,7 +274,7 @@ def encryption_key(password: bytes, engine: bytes, digest: str, size: int) -> by
     return key[:size]
 
 
-def _cipher(key: bytes, boots: int, time_s: int, salt: bytes) -> Cipher[CFB]:
+def aes_cfb(key: bytes, boots: int, time_s: int, salt: bytes) -> Cipher[CFB]:
     """RFC 3826, 3.1.2.1."""
     return Cipher(algorithms.AES(key), CFB(boots.to_bytes(4, "big") + time_s.to_bytes(4, "big") + salt))
 
