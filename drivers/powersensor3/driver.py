@@ -24,7 +24,7 @@ class PowerSensor3Driver(Driver):
     name: ClassVar[str] = "powersensor3"
 
     def __init__(self, device: Device, group: StreamGroup) -> None:
-        self.groups = (group,)
+        self.groups: tuple[StreamGroup] = (group,)
         self.notes = tuple(
             Unavailable(f"only one sensor of pair {number} is in use", "configure both, or none, with psconfig")
             for number in device.half_pairs
@@ -61,6 +61,7 @@ class PowerSensor3Driver(Driver):
 
     def close(self) -> None:
         """Stop the stream and release the line."""
+        self.groups[0].close()
         self._device.close()
 
 
