@@ -52,10 +52,13 @@ class Conversation:
         self._address = address
         self._parse: Callable[[bytes], Any] | None = None
         self._answer: asyncio.Future[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         shared.takers.setdefault(address[:2], []).append(self._take)
 
-    async def ask(self, make: Callable[[], bytes], parse: Callable[[bytes], T], timeout_s: float) -> T:
-        """Send what `make` gives, again each RESEND_S, until a packet comes that `parse` takes.
+    async def ask(
+        self, make: Callable[[], bytes], parse: Callable[[bytes], T], timeout_s: float, resend_s: float = RESEND_S
+    ) -> T:
+        """Send what `make` gives, again each `resend_s`, until a packet comes that `parse` takes.
 
         Raises:
             TimeoutError: none did.
@@ -64,14 +67,15 @@ class Conversation:
         loop = asyncio.get_running_loop()
         self._answer, self._parse = loop.create_future(), parse
         deadline_s = loop.time() + timeout_s
-        timer = loop.call_at(min(loop.time() + RESEND_S, deadline_s), self._resend, make, self._answer, deadline_s)
+        self._resend_at(resend_s, make, self._answer, deadline_s)
         try:
             self.send(make())
             answer: T = await self._answer
             return answer
         finally:
-            timer.cancel()
-            self._answer = self._parse = None
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._answer = self._parse = None
 
     def send(self, packet: bytes) -> None:
         self._shared.transport.sendto(packet, self._address)
@@ -86,15 +90,23 @@ class Conversation:
         if not self._shared.takers:
             self._shared.transport.close()
 
-    def _resend(self, make: Callable[[], bytes], answer: asyncio.Future[Any], deadline_s: float) -> None:
+    def _resend_at(
+        self, pause_s: float, make: Callable[[], bytes], answer: asyncio.Future[Any], deadline_s: float
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        at_s = min(loop.time() + pause_s, deadline_s)
+        self._timer = loop.call_at(at_s, self._resend, pause_s, make, answer, deadline_s)
+
+    def _resend(
+        self, pause_s: float, make: Callable[[], bytes], answer: asyncio.Future[Any], deadline_s: float
+    ) -> None:
         if answer.done():
             return
-        loop = asyncio.get_running_loop()
-        if loop.time() >= deadline_s:
+        if asyncio.get_running_loop().time() >= deadline_s:
             answer.set_exception(TimeoutError())
             return
         self.send(make())
-        loop.call_at(min(loop.time() + RESEND_S, deadline_s), self._resend, make, answer, deadline_s)
+        self._resend_at(pause_s, make, answer, deadline_s)
 
     def _take(self, packet: bytes) -> None:
         if self._answer is None or self._parse is None or self._answer.done():

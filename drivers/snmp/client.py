@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from drivers.contract import ReadFailed, Unavailable
@@ -29,6 +30,7 @@ _AT_ONCE = 24  # objects in a request: agents of PDUs have small buffers
 _ROWS_AT_ONCE = 20
 _MOST_ROWS = 4096
 _LEAST_PASSWORD = 8
+_TRIES = 3  # of an agent whose clock we have to learn
 _NUMBERS = 1 << 31  # of requests
 _SILENT_TO_COMMUNITY = "; to a wrong community it gives none"
 
@@ -112,22 +114,21 @@ class Client:
         return rows
 
     async def _exchange(self, make: Callable[[int], bytes]) -> Answer:
-        number = self._next_number()
-        request = make(number)
-        try:
-            return await self._ask_sealed(request, number)
-        except ClockSet:
-            return await self._ask_sealed(request, number)
-
-    async def _ask_sealed(self, request: bytes, number: int) -> Answer:
         security = self._security
-        return await self._ask(lambda: security.seal(request, number), lambda packet: security.open(packet, number))
+        for _ in range(_TRIES):
+            number = self._next_number()
+            seal, take = partial(security.seal, make(number), number), partial(security.open, number=number)
+            try:
+                return await self._ask(seal, take)
+            except ClockSet:
+                continue
+        raise LinkLost(f"{self._where} does not keep to its own clock")
 
     async def _ask(self, make: Callable[[], bytes], parse: Callable[[bytes], T]) -> T:
         if self._conversation is None:
             raise LinkLost(f"there is no connection with {self._host.address}")
         try:
-            return await self._conversation.ask(make, parse, self._host.timeout_s)
+            return await self._conversation.ask(make, parse, self._host.timeout_s, self._host.timeout_s / 2)
         except TimeoutError:
             silent = "" if self._user is not None else _SILENT_TO_COMMUNITY
             raise ReadFailed(f"no answer from {self._where} within {self._host.timeout_s:g} s{silent}") from None

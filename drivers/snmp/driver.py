@@ -6,14 +6,13 @@ See docs/devices/snmp-pdu.md for which are known and what their figures mean.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from drivers.contract import DriverOptions, ReadFailed, Row, Unavailable
+from drivers.contract import Channel, DriverOptions, ReadFailed, Row, Unavailable
 from drivers.credentials import read_credentials
 from drivers.host_list import Host, read_hosts
 from drivers.polled_driver import PolledDriver
-from drivers.polling import Opening, PolledGroup, Poller
+from drivers.polling import LinkLost, NotReached, Opening, Poller
 from drivers.snmp import apc, entity_sensor, raritan
 from drivers.snmp.ber import Oid
 from drivers.snmp.metrics import Metric, wanted_outlets
@@ -43,7 +42,7 @@ class SnmpSource:
         """Find out what kind of device it is and what it tells.
 
         Raises:
-            Unavailable: it does not answer, or tells no power.
+            NotReached, Unavailable: it does not answer, or refuses, or tells no power.
         """
         wanted_outlets(self._host)
         try:
@@ -58,10 +57,15 @@ class SnmpSource:
                     self._oids = list(dict.fromkeys(oid for metric in self.metrics for oid in metric.oids))
                     return
         except ReadFailed as error:
-            raise Unavailable(str(error), _FIX_SILENT) from None
+            failure = Unavailable if isinstance(error, LinkLost) else NotReached
+            raise failure(str(error), _FIX_SILENT) from None
         known = ", ".join(name for name, _ in _KINDS)
         reason = f"{self._host.address} answers, but tells no power in a way that is known ({known})"
         raise Unavailable(reason, _FIX.format(self._host.address))
+
+    def channels(self) -> list[Channel]:
+        """What it tells, once it is connected."""
+        return [metric.channel for metric in self.metrics]
 
     async def poll(self) -> Row:
         """See `Source`."""
@@ -102,11 +106,6 @@ class SnmpDriver(PolledDriver):
             except ImportError as error:
                 fix = "pip install 'ml-power-agent[snmp]'"
                 raise Unavailable(f"the Python package {error.name} is not installed", fix) from None
-            opening.append((host.name, partial(_open, host, client, options)))
-        return cls(*Poller.start(cls.name, opening))
-
-
-async def _open(host: Host, client: Client, options: DriverOptions) -> PolledGroup:
-    source = SnmpSource(host, client, options.clock_ns)
-    await source.connect()
-    return PolledGroup(host.name, [metric.channel for metric in source.metrics], source, options.clock_ns)
+            source = SnmpSource(host, client, options.clock_ns)
+            opening.append(Opening(host.name, source, source.channels))
+        return cls(*Poller.start(cls.name, opening, options.clock_ns))

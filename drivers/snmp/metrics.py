@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from drivers.snmp.pdu import Value
 Table = dict[Oid, Value]  # by index
 Walk = Callable[[Oid], Awaitable[Table]]  # reads a column of a table; raises ReadFailed
 
+_OUTLET = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10}){0,3}(=[\w-]{1,64})?", re.ASCII)
 # No MIB states an accuracy.
 _PERCENT = 5.0
 _SOURCE = "assumed ± 5 %, as the MIB states no accuracy: see the data sheet, then set accuracy_percent"
@@ -112,7 +114,7 @@ def wanted_outlets(host: Host) -> dict[str, str] | None:
     wanted: dict[str, str] = {}
     for part in text.split(","):
         number, _, fed = part.strip().partition("=")
-        if not number.replace(".", "").isdigit() or number in wanted:
+        if not _OUTLET.fullmatch(part.strip()) or number in wanted:
             raise Unavailable(
                 f"outlets is {text!r}, where {part!r} is no outlet, or is there twice",
                 "give numbers, and what they feed: outlets=3=node17,4=node17",
