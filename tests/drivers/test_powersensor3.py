@@ -129,6 +129,15 @@ def test_a_scope_makes_a_total_with_rails_in_it(plug: Plug) -> None:
     found.driver.close()
 
 
+def test_accuracy_in_watts_adds_up_in_joules(plug: Plug) -> None:
+    found = opened("powersensor3", port=str(plug().path), accuracy_percent="1", accuracy_watts="0.5")
+    accuracy = {channel.quantity: channel.accuracy for channel in found.driver.groups[0].channels}
+    power, energy = accuracy["power"], accuracy["energy"]
+    assert power is not None and (power.reading_fraction, power.absolute, power.per_second) == (0.01, 0.5, 0.0)
+    assert energy is not None and (energy.reading_fraction, energy.absolute, energy.per_second) == (0.01, 0.0, 0.5)
+    found.driver.close()
+
+
 LOSSES: dict[str, Callable[[SimDevice], None]] = {
     "one sample": lambda device: setattr(device, "skip", 1),
     "many samples": lambda device: setattr(device, "skip", 777),
