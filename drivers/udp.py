@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from drivers.contract import Unavailable
 
 RESEND_S = 1.0
+_RECEIVE_BYTES = 4 << 20
 
 Address = tuple[Any, ...]  # host and port; of IPv6 also flow and scope
 T = TypeVar("T")
@@ -139,7 +140,9 @@ class _Socket(asyncio.DatagramProtocol):
 
 async def _open_socket(family: int) -> _Socket:
     any_address = ("::" if family == socket.AF_INET6 else "0.0.0.0", 0)
-    _, shared = await asyncio.get_running_loop().create_datagram_endpoint(_Socket, local_addr=any_address)
+    transport, shared = await asyncio.get_running_loop().create_datagram_endpoint(_Socket, local_addr=any_address)
+    # Hundreds of answers may wait while this process gets no processor. The kernel gives as much of it as it allows.
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
     return shared
 
 

@@ -48,7 +48,7 @@ NO_INSTANCE = bytes((0x81, 0))
 
 
 class Objects:
-    """What one PDU shows. Values of power are made anew each second."""
+    """What all of these PDUs show. Values of power are made anew each second; what was asked before is said again."""
 
     def __init__(self, outlets: int, room: int) -> None:
         self.room = room
@@ -62,39 +62,52 @@ class Objects:
         self.order: list[Oid] = sorted(map(decode_oid, self.values))
         self.power = encode_oid((1, 3, 6, 1, 4, 1, 318, 1, 1, 26, 4, 3, 1, 5, 1))
         self.sensor = MeteredPower(base=2000.0)
+        self.second = 0
+        self.said: dict[bytes, bytes] = {}  # this second, by what stands behind the number of a request
 
-    def respond(self, kind: int, number: int, repeated: int, names: list[bytes]) -> bytes:
-        self.values[self.power] = encode_integer(round(self.sensor.shown(time.monotonic()) / 10))
+    def respond(self, request: bytes) -> bytes:
+        kind = request[0]
+        begin, end = expect(request, 0, len(request), kind)
+        number, rest = expect_integer(request, begin, end)
+        now = time.monotonic()
+        if int(now) != self.second:
+            self.second = int(now)
+            self.said.clear()
+            self.values[self.power] = encode_integer(round(self.sensor.shown(now) / 10))
+        key = request[:1] + request[rest:]
+        if key not in self.said:
+            self.said[key] = self.answer(kind, request, rest, end)
+        return encode(RESPONSE, encode_integer(number) + self.said[key])
+
+    def answer(self, kind: int, request: bytes, at: int, end: int) -> bytes:
+        """What stands behind the number."""
+        _, at = expect_integer(request, at, end)
+        repeated, at = expect_integer(request, at, end)
+        at, end = expect(request, at, end, SEQUENCE)
+        names = []
+        while at < end:
+            begin, at = expect(request, at, end, SEQUENCE)
+            name, name_end = expect(request, begin, at, OBJECT)
+            names.append(request[name:name_end])
         if max(len(names), repeated) > self.room:
-            return response(RESPONSE, number, [], status=1)
+            return said([], status=1)
         if kind == GET_BULK:
             first = bisect_right(self.order, decode_oid(names[0]))
             names = [encode_oid(oid) for oid in self.order[first : first + repeated]] or names
-            bound = [(name, self.values[name] if first < len(self.order) else END_OF_VIEW) for name in names]
-        else:
-            bound = [(name, self.values.get(name, NO_INSTANCE)) for name in names]
-        return response(RESPONSE, number, bound)
+            return said([(name, self.values[name] if first < len(self.order) else END_OF_VIEW) for name in names])
+        return said([(name, self.values.get(name, NO_INSTANCE)) for name in names])
 
 
-def response(kind: int, number: int, bound: list[tuple[bytes, bytes]], status: int = 0) -> bytes:
+def said(bound: list[tuple[bytes, bytes]], status: int = 0) -> bytes:
+    """An answer behind its number."""
     objects = b"".join(encode(SEQUENCE, encode(OBJECT, name) + value) for name, value in bound)
-    return encode(kind, encode_integer(number) + encode_integer(status) + encode_integer(0) + encode(SEQUENCE, objects))
+    return encode_integer(status) + encode_integer(0) + encode(SEQUENCE, objects)
 
 
-def parse_request(data: bytes, at: int, end: int) -> tuple[int, int, int, list[bytes]]:
-    """Kind, number, how many are wanted in bulk, and names."""
-    kind = data[at]
-    at, end = expect(data, at, end, kind)
-    number, at = expect_integer(data, at, end)
-    _, at = expect_integer(data, at, end)
-    repeated, at = expect_integer(data, at, end)
-    at, end = expect(data, at, end, SEQUENCE)
-    names = []
-    while at < end:
-        begin, at = expect(data, at, end, SEQUENCE)
-        name, name_end = expect(data, begin, at, OBJECT)
-        names.append(data[name:name_end])
-    return kind, number, repeated, names
+def report(number: int, counter: int) -> bytes:
+    """A REPORT of one of USM's counters."""
+    name = encode_oid((1, 3, 6, 1, 6, 3, 15, 1, 1, counter, 0))
+    return encode(REPORT, encode_integer(number) + said([(name, encode(0x41, b"\1"))]))
 
 
 class Pdu(asyncio.DatagramProtocol):
@@ -103,7 +116,7 @@ class Pdu(asyncio.DatagramProtocol):
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self.security = UserSecurity("monitor", AUTHENTICATIONS["SHA256"], b"auth-secret", 16, b"privacy-secret")
-        self.security.take_discovery(self.report(0, 4), 0)
+        self.security.take_discovery(self.unknown_engine(0), 0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -118,33 +131,30 @@ class Pdu(asyncio.DatagramProtocol):
     def answer(self, packet: bytes) -> bytes:
         at, end = expect(packet, 0, len(packet), SEQUENCE)
         if packet.startswith(COMMUNITY_HEAD, at):
-            asked = parse_request(packet, at + len(COMMUNITY_HEAD), end)
-            return encode(SEQUENCE, COMMUNITY_HEAD + self.objects.respond(*asked))
+            return encode(SEQUENCE, COMMUNITY_HEAD + self.objects.respond(packet[at + len(COMMUNITY_HEAD) : end]))
         parts = take_apart(packet)
         if parts.engine != ENGINE:
-            return self.report(parts.number, 4)
+            return self.unknown_engine(parts.number)
         if parts.boots != BOOTS:
             self.security.set_clock(BOOTS, int(time.monotonic()))
-            counter = encode_oid((1, 3, 6, 1, 6, 3, 15, 1, 1, 2, 0))
-            return self.security.seal(response(REPORT, parts.number, [(counter, encode(0x41, b"\1"))]), parts.number)
+            return self.security.seal(report(parts.number, 2), parts.number)
         data = packet[parts.data_begin : parts.data_end]
         data = aes_cfb(self.security.aes_key, parts.boots, parts.time_s, parts.salt).decryptor().update(data)
         at, end = expect(data, 0, len(data), SEQUENCE)
         _, at = expect_octets(data, at, end)
         _, at = expect_octets(data, at, end)
-        return self.security.seal(self.objects.respond(*parse_request(data, at, end)), parts.number)
+        return self.security.seal(self.objects.respond(data[at:end]), parts.number)
 
-    def report(self, number: int, counter: int) -> bytes:
-        name = encode_oid((1, 3, 6, 1, 6, 3, 15, 1, 1, counter, 0))
-        said = response(REPORT, number, [(name, encode(0x41, b"\1"))])
-        return make_message(number, 0, make_parameters(ENGINE, 0, 0, b"", b"", b""), make_scoped(ENGINE, said))
+    def unknown_engine(self, number: int) -> bytes:
+        parameters = make_parameters(ENGINE, 0, 0, b"", b"", b"")
+        return make_message(number, 0, parameters, make_scoped(ENGINE, report(number, 4)))
 
 
 async def serve(count: int, first_port: int, told: dict[str, str]) -> None:
     loop = asyncio.get_running_loop()
+    objects = Objects(int(told.get("outlets", "24")), int(told.get("room", "64")))
     for port in range(first_port, first_port + count):
-        objects = Objects(int(told.get("outlets", "24")), int(told.get("room", "64")))
-        await loop.create_datagram_endpoint(lambda made=objects: Pdu(made), local_addr=("127.0.0.1", port))  # type: ignore[misc]
+        await loop.create_datagram_endpoint(lambda: Pdu(objects), local_addr=("127.0.0.1", port))
     print("ready", flush=True)
     await asyncio.Event().wait()
 
