@@ -4,7 +4,7 @@ Method. Emulated BMCs and PDUs (tests/simulators/lan_bmcs.py, redfish_bmcs.py, s
 own, each on a port of its own, with a sensor that has a new value each second. Over IPMI each has a session of cipher
 suite 17; over Redfish each has a TLS connection that stays open, with verified certificates, and a session token. A PDU
 has --outlets metered outlets with power and energy each, which are read besides its own: 51 numbers where there are
-24, in three requests; over SNMP v3 they are authenticated (SHA-256) and encrypted (AES-128). The sampler runs as in a
+24, in two requests; over SNMP v3 they are authenticated (SHA-256) and encrypted (AES-128). The sampler runs as in a
 measurement, with the driver alone, and writes its spool. After two seconds its CPU clock is read twice, --seconds
 apart: that is the figure, as a share of one core; what the emulators use is not in it. Then every row in the spool
 is looked at: a second is missed where a reading did not come (the row says so), or where two readings of a device are

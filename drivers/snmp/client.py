@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # v2c does without cryptography
     from drivers.snmp.user_security import UserSecurity
 
 SECRETS = ("community", "user", "auth_password", "privacy_password", "auth_protocol", "privacy_protocol")
-_AT_ONCE = 24  # objects in a request: agents of PDUs have small buffers
+_AT_ONCE = 32  # objects in a request, whose answer is less than 1 kB: agents of PDUs have small buffers
 _ROWS_AT_ONCE = 20
 _MOST_ROWS = 4096
 _LEAST_PASSWORD = 8
