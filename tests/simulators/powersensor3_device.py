@@ -22,6 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raw_pty import raw_pty
+
 INTERVAL_US = 50
 MIDDLE = 512  # level of a current sensor at no current
 MOST_AT_ONCE = 60
@@ -143,13 +145,8 @@ class PtyDevice:
     def plug_in(self) -> None:
         self._closing = False
         self._waiting = bytearray()
-        self._master, self._slave = os.openpty()
-        mode = termios.tcgetattr(self._slave)
-        mode[0], mode[1], mode[3] = 0, 0, 0  # raw, no echo
-        termios.tcsetattr(self._slave, termios.TCSANOW, mode)
+        self._master, self._slave = raw_pty(self.path)
         os.set_blocking(self._master, False)
-        self.path.unlink(missing_ok=True)
-        self.path.symlink_to(os.ttyname(self._slave))
         self.device.streaming = False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
