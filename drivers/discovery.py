@@ -177,8 +177,12 @@ def _open(name: str, place: str | EntryPoint, options: DriverOptions, opened: Se
         for channel in group.channels:
             if channel.name in taken:
                 driver.close()
-                reason = f"its channel {channel.name} is already offered by the driver {taken[channel.name]!r}"
-                return Refused(name, reason, f"leave out one of the two drivers {name!r} and {taken[channel.name]!r}")
+                other_name = taken[channel.name]
+                if other_name == name:
+                    fix = "report this to the driver's authors, or give its devices names of their own"
+                    return Refused(name, f"it offers two channels called {channel.name}", fix)
+                reason = f"its channel {channel.name} is already offered by the driver {other_name!r}"
+                return Refused(name, reason, f"leave out one of the two drivers {name!r} and {other_name!r}")
             taken[channel.name] = name
     return Opened(name, driver)
 

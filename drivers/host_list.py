@@ -20,6 +20,7 @@ else:
 OWN = "node"  # the device of a single address without a name: this machine's own BMC, or its PDU
 COMMON = ("hosts", "credentials", "timeout_s", "accuracy_percent")
 _PATHS = ("credentials", "ca")  # in a file, relative to it
+_HOW = ("ca", "timeout_s", "accuracy_percent")  # settings that do not say what is polled
 _NAME = re.compile(r"[\w-]{1,64}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _MOST_HOSTS = 4096
@@ -72,7 +73,30 @@ def read_hosts(driver: str, options: DriverOptions, own_settings: Sequence[str],
     for host in hosts:
         read_number(host.name, host.settings, "timeout_s", "seconds")
         read_number(host.name, host.settings, "accuracy_percent", "percent")
+    _refuse_twins(hosts)
     return hosts
+
+
+def _refuse_twins(hosts: Sequence[Host]) -> None:
+    """What is polled twice would be counted twice. Raises Unavailable."""
+    by_name: dict[str, Host] = {}
+    by_place: dict[tuple[object, ...], Host] = {}
+    for host in hosts:
+        what = sorted((key, value) for key, value in host.settings.items() if key not in _HOW)
+        if host.name in by_name:
+            other = by_name[host.name]
+            raise Unavailable(
+                f"{other.address} and {host.address} would both be called {host.name}",
+                "give each a name of its own in a file: [hosts.NAME]",
+            )
+        other = by_place.setdefault((host.address.lower(), host.port, *what), host)
+        if other is not host:
+            raise Unavailable(
+                f"{host.name} and {other.name} are one device, {host.address} port {host.port}, and would be counted "
+                "twice",
+                "leave one of them out",
+            )
+        by_name[host.name] = host
 
 
 def _from_file(driver: str, path: Path, settings: Mapping[str, str], known: Sequence[str], port: int) -> list[Host]:

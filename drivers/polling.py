@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 from drivers.contract import Channel, Group, ReadFailed, Row, Status, Unavailable
 
@@ -28,6 +28,10 @@ class LinkLost(ReadFailed):
     """This reading did not come, and the connection has to be made anew."""
 
 
+class NotReached(Unavailable):
+    """The device does not answer, or is busy with others: it may do so later."""
+
+
 class Source(Protocol):
     """A device as the poller sees it. All of it runs in the poller's thread."""
 
@@ -35,7 +39,7 @@ class Source(Protocol):
         """Connect and log in.
 
         Raises:
-            Unavailable: that failed.
+            NotReached, Unavailable: that failed, for now or as long as nobody changes something. Who called closes.
         """
 
     async def poll(self) -> Row:
@@ -49,6 +53,16 @@ class Source(Protocol):
         """Log out and disconnect; also where it never was connected."""
 
 
+class Opening(NamedTuple):
+    """A device that is to be polled."""
+
+    name: str
+    source: Source
+    channels: Callable[[], Sequence[Channel]]  # asked once the source is connected
+    # The channels of a device that does not answer yet; None: what it tells is not known before it does.
+    absent_channels: Callable[[], Sequence[Channel]] | None = None
+
+
 class Poller:
     """A thread with an event loop, and the devices it polls."""
 
@@ -60,30 +74,32 @@ class Poller:
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._groups: Sequence[PolledGroup] = ()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"poll {name}", daemon=True)
         self._thread.start()
 
     @classmethod
-    def start(cls, name: str, opening: Sequence[Opening]) -> tuple[Poller, list[PolledGroup], list[Unavailable]]:
+    def start(
+        cls, name: str, opening: Sequence[Opening], clock_ns: Callable[[], int]
+    ) -> tuple[Poller, list[PolledGroup], list[Unavailable]]:
         """Open many devices at once and poll them from now on, whenever they are read.
 
-        Those that fail are left out, and told.
+        One that does not answer is asked again as long as the poller lives, where its channels are known without it;
+        others that fail are left out. Both are told.
 
         Raises:
             Unavailable: all fail.
         """
         poller = cls(name)
         try:
-            work = asyncio.run_coroutine_threadsafe(_connect_all(opening, OPENING_S), poller._loop)
-            groups, notes = work.result(OPENING_S + CLOSE_S)
-            if not groups:
-                raise Unavailable("; ".join(note.reason for note in notes[:_TOLD]), notes[0].fix)
+            work = asyncio.run_coroutine_threadsafe(_connect_all(opening, clock_ns, OPENING_S), poller._loop)
+            poller._groups, notes = work.result(OPENING_S + CLOSE_S)
+            groups = [*poller._groups]
+            for place, group in enumerate(groups):
+                group.attach(poller, SPREAD_S * place / len(groups))
         except BaseException:
             poller.close()
             raise
-        poller._groups = groups
-        for place, group in enumerate(groups):
-            group.attach(poller, SPREAD_S * place / len(groups))
         return poller, groups, notes
 
     def want(self, group: PolledGroup) -> None:
@@ -119,11 +135,14 @@ class Poller:
                 self._start(group)
 
     def _start(self, group: PolledGroup) -> None:
+        if self._closing:  # a poll now might log in again
+            return
         task = self._loop.create_task(group.poll())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _shut_down(self) -> None:
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(group.source.close() for group in self._groups), return_exceptions=True)
@@ -139,8 +158,10 @@ class PolledGroup(Group):
     default_hz = 1.0
     max_hz = 2.0  # no BMC or PDU is known to have new values faster
 
-    def __init__(self, name: str, channels: Sequence[Channel], source: Source, clock_ns: Callable[[], int]) -> None:
-        """The source is connected."""
+    def __init__(
+        self, name: str, channels: Sequence[Channel], source: Source, clock_ns: Callable[[], int], trouble: str = ""
+    ) -> None:
+        """`trouble` says why the source is not connected; without, it is."""
         self.name = name
         self.channels = tuple(channels)
         self.source = source
@@ -148,11 +169,11 @@ class PolledGroup(Group):
         self._clock_ns = clock_ns
         self._poller: Poller | None = None
         self._under_way = False
-        self._came: Row | ReadFailed | None = None
-        self._connected = True
+        self._connected = not trouble
+        self._trouble = trouble
+        self._came: Row | ReadFailed | None = ReadFailed(trouble) if trouble else None
         self._pause_s = FIRST_PAUSE_S
         self._retry_ns = 0
-        self._trouble = ""
 
     def attach(self, poller: Poller, delay_s: float) -> None:
         self._poller = poller
@@ -185,7 +206,8 @@ class PolledGroup(Group):
         except asyncio.CancelledError:
             raise
         except Exception as error:  # a mistake in a source, or in a library below it, costs a reading
-            self._came = ReadFailed(f"the poll failed: {type(error).__name__}")
+            self._trouble = f"the poll failed: {type(error).__name__}"
+            self._came = ReadFailed(self._trouble)
             self._connected = False
         finally:
             self._under_way = False
@@ -200,8 +222,11 @@ class PolledGroup(Group):
             await self.source.close()
             try:
                 await self.source.connect()
-            except Unavailable as error:
-                raise LinkLost(error.reason) from None
+            except BaseException as error:
+                await self.source.close()
+                if isinstance(error, Unavailable):
+                    raise LinkLost(error.reason) from None
+                raise
             self._connected = True
         row = await self.source.poll()
         self._pause_s = FIRST_PAUSE_S
@@ -228,31 +253,55 @@ class Freshness:
         return Status.STALE if same_stamp and same_values and not self._useless else Status.NEW
 
 
-Opening = tuple[str, Callable[[], Coroutine[Any, Any, PolledGroup]]]  # a device's name, and what opens it
-
-
-async def _connect_all(opening: Sequence[Opening], within_s: float) -> tuple[list[PolledGroup], list[Unavailable]]:
+async def _connect_all(
+    opening: Sequence[Opening], clock_ns: Callable[[], int], within_s: float
+) -> tuple[list[PolledGroup], list[Unavailable]]:
+    """Raises Unavailable: not one is connected."""
     turns = asyncio.Semaphore(CONNECTING_AT_ONCE)
 
-    async def one(open_one: Callable[[], Coroutine[Any, Any, PolledGroup]]) -> PolledGroup:
+    async def one(device: Opening) -> PolledGroup:
         async with turns:
-            group = await open_one()
+            try:
+                await device.source.connect()
+                group = PolledGroup(device.name, device.channels(), device.source, clock_ns)
+            except BaseException:  # also where its time is over
+                await device.source.close()
+                raise
             await group.poll()  # so that the first reading has a row to give
             return group
 
-    tasks = [asyncio.ensure_future(one(open_one)) for _, open_one in opening]
+    tasks = [asyncio.ensure_future(one(device)) for device in opening]
     _, late = await asyncio.wait(tasks, timeout=within_s)
     for task in late:
         task.cancel()
     groups: list[PolledGroup] = []
     notes: list[Unavailable] = []
-    for (name, _), result in zip(opening, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
+    troubles: list[Unavailable] = []
+    for device, result in zip(opening, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
         if isinstance(result, PolledGroup):
             groups.append(result)
-        elif isinstance(result, Unavailable):
-            notes.append(Unavailable(f"{name}: {result.reason}", result.fix))
-        elif isinstance(result, asyncio.CancelledError):
-            notes.append(Unavailable(f"{name}: no answer within {within_s:g} s", "see whether its address is right"))
-        else:
-            notes.append(Unavailable(f"{name}: opening it failed: {type(result).__name__}", "tell the project"))
+            continue
+        trouble = _trouble(result, within_s)
+        troubles.append(Unavailable(f"{device.name}: {trouble.reason}", trouble.fix))
+        told = troubles[-1].reason
+        if isinstance(trouble, NotReached) and device.absent_channels is not None:
+            groups.append(
+                PolledGroup(device.name, device.absent_channels(), device.source, clock_ns, trouble=trouble.reason)
+            )
+            told += "; it is asked again, and its readings are missing until it answers"
+        elif isinstance(trouble, NotReached):
+            told += "; what it can tell is not known before it answers, so it is left out until the next recording"
+        notes.append(Unavailable(told, trouble.fix))
+    if len(troubles) == len(opening):
+        raise Unavailable("; ".join(trouble.reason for trouble in troubles[:_TOLD]), troubles[0].fix)
     return groups, notes
+
+
+def _trouble(result: BaseException, within_s: float) -> Unavailable:
+    if isinstance(result, Unavailable):
+        return result
+    if isinstance(result, asyncio.CancelledError):
+        return NotReached(
+            f"it was not ready within {within_s:g} s", "see whether its address is right; a slow one may come later"
+        )
+    return Unavailable(f"opening it failed: {type(result).__name__}", "tell the project")

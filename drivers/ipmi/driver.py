@@ -5,7 +5,6 @@ See docs/devices/ipmi.md for what the figure means.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from drivers.contract import Channel, DriverOptions, Unavailable
@@ -16,7 +15,7 @@ from drivers.settings import check_known
 
 if TYPE_CHECKING:  # a machine without a BMC need not load what talks with one
     from drivers.ipmi.source import Link
-    from drivers.polling import Opening, PolledGroup
+    from drivers.polling import Opening
 
 PORT = 623
 IN_BAND_DEVICES = ("dev/ipmi0", "dev/ipmi/0", "dev/ipmidev/0")
@@ -43,7 +42,7 @@ class IpmiDriver(PolledDriver):
         opening = _lan(options) if options.settings.get("hosts") else [_own(options)]
         from drivers.polling import Poller
 
-        return cls(*Poller.start(cls.name, opening))
+        return cls(*Poller.start(cls.name, opening, options.clock_ns))
 
 
 def _own(options: DriverOptions) -> Opening:
@@ -54,13 +53,13 @@ def _own(options: DriverOptions) -> Opening:
     from drivers.ipmi.in_band import InBandLink
 
     host = Host(OWN, "", 0, options.settings)
-    return OWN, partial(_open, host, InBandLink(path, host.timeout_s), options)
+    return _opening(host, InBandLink(path, host.timeout_s), options)
 
 
 def _lan(options: DriverOptions) -> list[Opening]:
     try:
         from drivers.ipmi.lan import SECRETS, LanLink
-        from drivers.ipmi.udp import Sockets
+        from drivers.udp import Sockets
     except ImportError as error:
         fix = "pip install 'ml-power-agent[bmc]'"
         raise Unavailable(f"the Python package {error.name} is not installed", fix) from None
@@ -68,16 +67,14 @@ def _lan(options: DriverOptions) -> list[Opening]:
     opening: list[Opening] = []
     for host in read_hosts(IpmiDriver.name, options, (), PORT):
         credentials = read_credentials(IpmiDriver.name, host.settings.get("credentials"), SECRETS)
-        opening.append((host.name, partial(_open, host, LanLink(host, credentials, sockets), options)))
+        opening.append(_opening(host, LanLink(host, credentials, sockets), options))
     return opening
 
 
-async def _open(host: Host, link: Link, options: DriverOptions) -> PolledGroup:
+def _opening(host: Host, link: Link, options: DriverOptions) -> Opening:
     from drivers.ipmi.source import DcmiSource
-    from drivers.polling import PolledGroup
+    from drivers.polling import Opening
 
-    source = DcmiSource(link, options.clock_ns)
-    await source.connect()
     channel = Channel(
         name=f"ipmi/{host.name}/power",
         device=host.name,
@@ -88,4 +85,8 @@ async def _open(host: Host, link: Link, options: DriverOptions) -> PolledGroup:
         accuracy=host.accuracy(_PERCENT, 0.5, _ACCURACY),
         description=_WHY,
     )
-    return PolledGroup(host.name, (channel,), source, options.clock_ns)
+
+    def channels() -> list[Channel]:  # any BMC that has DCMI tells this
+        return [channel]
+
+    return Opening(host.name, DcmiSource(link, options.clock_ns), channels, channels)

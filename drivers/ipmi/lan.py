@@ -11,9 +11,9 @@ from drivers.contract import Unavailable
 from drivers.credentials import Credentials
 from drivers.host_list import Host
 from drivers.ipmi import rmcp_plus
-from drivers.ipmi.rmcp_plus import BadPacket, Handshake, SecureChannel, Suite
-from drivers.ipmi.udp import Conversation, Sockets
-from drivers.polling import LinkLost
+from drivers.ipmi.rmcp_plus import Handshake, SecureChannel, Suite
+from drivers.polling import LinkLost, NotReached
+from drivers.udp import BadPacket, Conversation, Sockets
 
 SECRETS = ("user", "password", "kg")
 _ROLES = (2, 3, 4)  # user, operator, administrator
@@ -22,9 +22,9 @@ _NETFN_APPLICATION, _CLOSE_SESSION = 0x06, 0x3C
 
 # RMCP+ status codes, IPMI 2.0 table 13-15
 _NO_SUITE = frozenset((0x04, 0x05, 0x10, 0x11))
-_WRONG_CODE = 0x0F
+_NO_ROOM, _WRONG_CODE = 0x01, 0x0F
 _STATUS = {
-    0x01: ("it has no room for another session", "close some: ipmitool session info all; they end after a minute"),
+    _NO_ROOM: ("it has no room for another session", "close some: ipmitool session info all; they end after a minute"),
     0x09: ("the user has no such role here", "give it the role USER: ipmitool channel setaccess"),
     0x0A: ("the user has no such role here", "give it the role USER: ipmitool channel setaccess"),
     0x0D: ("it does not know the user, or the user may not log in over the LAN", "ipmitool channel setaccess"),
@@ -53,7 +53,7 @@ class LanLink:
         """Open a session.
 
         Raises:
-            Unavailable: no answer, or the BMC refuses.
+            NotReached, Unavailable: no answer, or the BMC refuses.
         """
         self._conversation = await self._sockets.resolve(self._host.address, self._host.port)
         status = 0x11
@@ -69,7 +69,8 @@ class LanLink:
             reason, fix = _STATUS.get(status, (f"RMCP+ status 0x{status:02x}", "see its log"))
         else:
             return
-        raise Unavailable(f"the BMC at {self._host.address} refuses the session: {reason}", fix)
+        refusal = NotReached if status == _NO_ROOM else Unavailable
+        raise refusal(f"the BMC at {self._host.address} refuses the session: {reason}", fix)
 
     async def raise_role(self) -> bool:
         """Open the session again with the next higher role; False: there is none.
@@ -162,7 +163,7 @@ class LanLink:
             place = f"{self._host.address} port {self._host.port}"
             if asked == rmcp_plus.OPEN_REQUEST:
                 fix = _FIX_SILENT.format(self._host.port, self._host.address)
-                raise Unavailable(f"no BMC answers at {place} within {self._host.timeout_s:g} s", fix) from None
+                raise NotReached(f"no BMC answers at {place} within {self._host.timeout_s:g} s", fix) from None
             reason = f"the BMC at {place} answers, but not to this user"
             raise Unavailable(reason, "see whether the user exists and its password is right") from None
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from drivers.udp import BadPacket
+
 OPEN_REQUEST, OPEN_RESPONSE, RAKP1, RAKP2, RAKP3, RAKP4 = 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
 IPMI = 0x00
 MAX_USER_BYTES, MAX_PASSWORD_BYTES = 16, 20
@@ -25,10 +27,6 @@ _ENCRYPTED, _AUTHENTICATED = 0x80, 0x40
 _NEXT_HEADER = 0x07
 _BMC, _CONSOLE = 0x20, 0x81
 _BLOCK = 16
-
-
-class BadPacket(ValueError):
-    """A packet that is not from this session, or was damaged."""
 
 
 @dataclass(frozen=True)

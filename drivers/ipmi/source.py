@@ -7,7 +7,7 @@ from typing import Protocol
 
 from drivers.contract import ReadFailed, Row, Status, Unavailable
 from drivers.ipmi import dcmi
-from drivers.polling import Freshness, LinkLost
+from drivers.polling import Freshness, LinkLost, NotReached
 
 _FIX = "see whether ipmitool dcmi power reading works; if not, restart the BMC: ipmitool mc reset cold"
 
@@ -36,7 +36,7 @@ class DcmiSource:
         """Connect, and see that the BMC gives power readings to this user.
 
         Raises:
-            Unavailable: it does not.
+            NotReached, Unavailable: it does not. Who called closes.
         """
         await self._link.connect()
         try:
@@ -46,10 +46,10 @@ class DcmiSource:
                     return
                 except dcmi.Refused as refused:
                     if refused.code != dcmi.INSUFFICIENT_PRIVILEGE or not await self._link.raise_role():
-                        await self._link.close()
                         raise refused.unavailable() from None
-        except (ReadFailed, dcmi.Garbled) as error:
-            await self._link.close()
+        except ReadFailed as error:
+            raise NotReached(str(error), _FIX) from None
+        except dcmi.Garbled as error:
             raise Unavailable(str(error), _FIX) from None
 
     async def poll(self) -> Row:

@@ -58,6 +58,8 @@ def decode(register: Register, words: Sequence[int]) -> Value:
     if not math.isfinite(number):
         return Value(math.nan, Status.MISSING if math.isnan(number) else Status.OVER_RANGE)
     value = number * register.scale
+    if not math.isfinite(value):  # by a scale beyond all reason
+        return Value(math.nan, Status.INVALID)
     if register.lowest is not None and value < register.lowest:
         return Value(math.nan, Status.INVALID)
     if register.highest is not None and value > register.highest:

@@ -174,7 +174,7 @@ def _most_watts(described: RegisterMap, counter: Register) -> float:
 def describe_channels(
     described: RegisterMap, name: str, device: str, scope: Scope, period_s: float | None, accuracy: Accuracy | None
 ) -> list[Channel]:
-    """The channels of a map, in its order. `accuracy` is the user's, for power of which the map says nothing."""
+    """The channels of a map, in its order. `accuracy` is the user's of power, instead of what the map says."""
     whole = any(not register.part and register.quantity in ("power", "energy") for register in described.register)
     channels = []
     for register in described.register:
@@ -203,7 +203,7 @@ def describe_channels(
                 modulus=register.modulus,
                 update_period_s=period_s,
                 window_s=None if register.is_counter else described.window_s,
-                accuracy=stated or (accuracy if register.quantity == "power" else None),
+                accuracy=accuracy if accuracy is not None and register.quantity == "power" else stated,
                 description=f"register {register.address:#x}",
             )
         )

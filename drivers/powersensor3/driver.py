@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal, cast, get_args
 
+import msgspec
+
 from drivers.contract import Accuracy, Channel, Driver, DriverOptions, Quantity, Scope, Unavailable
 from drivers.line_port import LinkLost, SerialSettings, open_link
 from drivers.powersensor3.device import Device
@@ -24,7 +26,7 @@ class PowerSensor3Driver(Driver):
     name: ClassVar[str] = "powersensor3"
 
     def __init__(self, device: Device, group: StreamGroup) -> None:
-        self.groups = (group,)
+        self.groups: tuple[StreamGroup] = (group,)
         self.notes = tuple(
             Unavailable(f"only one sensor of pair {number} is in use", "configure both, or none, with psconfig")
             for number in device.half_pairs
@@ -61,6 +63,7 @@ class PowerSensor3Driver(Driver):
 
     def close(self) -> None:
         """Stop the stream and release the line."""
+        self.groups[0].close()
         self._device.close()
 
 
@@ -120,7 +123,7 @@ def _channels(
 
 
 def _of_energy(accuracy: Accuracy | None) -> Accuracy | None:
-    """Of a counter: the share holds; a number of watts adds up over time, which a limit in joules cannot say."""
-    if accuracy is None or accuracy.absolute:
+    """Of a counter: the share holds, and a number of watts adds up with time."""
+    if accuracy is None:
         return None
-    return accuracy
+    return msgspec.structs.replace(accuracy, absolute=0.0, per_second=accuracy.absolute)

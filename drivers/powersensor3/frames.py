@@ -18,7 +18,7 @@ SENSORS = 8
 STAMP_US = 1024
 HIGHEST_LEVEL = 1023
 JITTER = 0.2  # of the interval, that two stamps may differ by
-_LEARN_STEPS = 32  # whose median the interval is
+LEARN_STEPS = 32  # whose median the interval is
 
 _STAMP_FIRST = bytes(range(0xF0, 0x100))
 _STAMP_SECOND = bytes(range(0x40, 0x80))
@@ -62,6 +62,8 @@ class FrameReader:
         while True:
             count = len(data) // FRAME_BYTES
             good = _well_formed(data, count)
+            if good and good == count <= LEARN_STEPS and not self.interval_us:
+                break  # too few to know the interval: more are to come
             if good:
                 if not self._in_step and good < 2:
                     if good == count:
@@ -92,8 +94,8 @@ class FrameReader:
         if not steps:
             return
         if not self.interval_us:
-            if len(steps) < _LEARN_STEPS:
-                return
+            if len(steps) < LEARN_STEPS:
+                return  # they are followed by what is no frame
             self.interval_us = float(sorted(steps)[len(steps) // 2])
         low, high = self.interval_us * (1 - JITTER), self.interval_us * (1 + JITTER)
         if min(steps) >= low and max(steps) <= high:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import array
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, repeat
+from operator import sub
 
 from drivers.contract import Channel, DeviceLost, Group, Row, Status
 from drivers.line_port import LinkLost
 from drivers.powersensor3.device import Device
 from drivers.powersensor3.device_clock import DeviceClock
+from drivers.powersensor3.drain import Drain
 from drivers.powersensor3.frames import FrameReader, Run
-from drivers.powersensor3.rails import EnergyCount, Rail
+from drivers.powersensor3.rails import EnergyCount, Rail, sums
 
 SILENT_NS = 1_000_000_000  # without a sample: the device is stuck
-_MOST_BYTES = 1 << 18  # in one reading
-_FULL_BYTES = 2048  # at once: the terminal's buffer was full, and is filled anew by a kernel thread, in a moment
-_REFILL_S = 0.002
 
 LOST = "samples were lost: the time across them is not covered; see powersensor3.md, what can go wrong"
 SLIPPED = "the device's clock fell behind: samples were lost unseen, or this machine was too busy to read for a second"
@@ -29,7 +29,7 @@ class StreamGroup(Group):
     """All rails of one device."""
 
     name = "power"
-    default_hz = 100.0  # of readings, not of rows: then what has come fits into the kernel's 4 KiB of a terminal
+    default_hz = 50.0  # of readings, not of rows
     max_hz = 200.0
 
     def __init__(
@@ -49,7 +49,7 @@ class StreamGroup(Group):
         self._words: array.array[int] = array.array("H")  # of the block that is not full yet
         self._steps_us: list[int] = []
         self._device_us = 0  # of the first sample of that block
-        self._started = False
+        self._drain: Drain | None = None  # from the first reading on
         self._heard_ns = 0
         self._remarks: list[str] = []
 
@@ -60,10 +60,9 @@ class StreamGroup(Group):
             DeviceLost: see there.
         """
         try:
-            data = self._receive()
+            data, arrived_ns = self._receive()
         except LinkLost as error:
             raise DeviceLost(f"the line to it is gone ({error})") from error
-        arrived_ns = self._clock_ns()
         items = self._frames.feed(data)
         rows: list[Row] = []
         after = self._frames.pending_frames + sum(len(item.steps_us) for item in items if item is not None)
@@ -74,7 +73,7 @@ class StreamGroup(Group):
             self._heard_ns = arrived_ns
             after -= len(item.steps_us)
             rows += self._rows(item, arrived_ns - round(1000 * self._frames.interval_us * after))
-        if arrived_ns - self._heard_ns > SILENT_NS:
+        if not rows and self._clock_ns() - self._heard_ns > SILENT_NS:
             raise DeviceLost("no samples have come for a second")
         return rows
 
@@ -83,19 +82,17 @@ class StreamGroup(Group):
         remarks, self._remarks = self._remarks, []
         return remarks
 
-    def _receive(self) -> bytes:
-        if not self._started:
-            self._started = True
+    def close(self) -> None:
+        """Read no more."""
+        if self._drain is not None:
+            self._drain.stop()
+
+    def _receive(self) -> tuple[bytes, int]:
+        if self._drain is None:
             self._heard_ns = self._clock_ns()
             self._device.start()
-            return b""
-        received = []
-        size, wait_s = 0, 0.0
-        while size < _MOST_BYTES and (data := self._device.link.receive(wait_s)):
-            received.append(data)
-            size += len(data)
-            wait_s = _REFILL_S if len(data) >= _FULL_BYTES else 0.0
-        return b"".join(received)
+            self._drain = Drain(self._device.link, self._clock_ns)
+        return self._drain.take()
 
     def _break_off(self, arrived_ns: int, after: int, why: str) -> list[Row]:
         """Samples were lost before the last `after` ones."""
@@ -126,38 +123,68 @@ class StreamGroup(Group):
         count = len(self._steps_us) // size
         if not count:
             return rows
-        of_rails = [rail.blocks(self._words, size, count) for rail in self._rails]
+        steps = self._steps_us
+        lasts = steps[size - 1 : size * count : size]
+        blocks_us = sums(steps[: size * count], size)
+        seconds = [1e-6 * self._clock.rate * block_us for block_us in blocks_us]
+        columns: list[Sequence[float | int]] = []
+        statuses: list[Sequence[Status] | None] = []
+        for rail, energy in zip(self._rails, self._energies, strict=False):  # the last energy may be that of the sum
+            found = rail.columns(self._words, size, count)
+            raws, raw_statuses = self._count(energy, found.watts, seconds, found.watts_statuses)
+            columns += (found.volts, found.amperes, found.watts, raws)
+            statuses += (found.volts_statuses, found.amperes_statuses, found.watts_statuses, raw_statuses)
+        if self._sums:
+            total = [sum(each) for each in zip(*columns[2::4], strict=True)]
+            worst = _worst(statuses[2::4])
+            raws, raw_statuses = self._count(self._energies[-1], total, seconds, worst)
+            columns += (total, raws)
+            statuses += (worst, raw_statuses)
+        ends_us = list(accumulate(blocks_us, initial=self._device_us))[1:]
+        self._device_us = ends_us[-1]
+        times_ns = self._times_ns(list(map(sub, ends_us, lasts)))
         spread_ns = 2 * (self._clock.bound_ns + round(1000 * self._frames.interval_us))
-        for place in range(count):
-            steps = self._steps_us[place * size : (place + 1) * size]
-            self._device_us += sum(steps)
-            seconds = 1e-6 * sum(steps) * self._clock.rate
-            values: list[float | int] = []
-            statuses = bytearray()
-            total, worst = 0.0, Status.NEW
-            for number, blocks in enumerate(of_rails):
-                block = blocks[place]
-                raw, status = self._count(number, block.watts, seconds, block.watts_status)
-                values += (block.volts, block.amperes, block.watts, raw)
-                statuses += bytes((block.volts_status, block.amperes_status, block.watts_status, status))
-                total += block.watts
-                worst = max(worst, block.watts_status)
-            if self._sums:
-                raw, status = self._count(-1, total, seconds, worst)
-                values += (total, raw)
-                statuses += bytes((worst, status))
-            t_ns = self._clock.host_ns(self._device_us - steps[-1])
-            rows.append(Row(t_ns, spread_ns, values, bytes(statuses) if any(statuses) else None))
+        rows += map(Row, times_ns, repeat(spread_ns), zip(*columns, strict=True), _by_row(statuses, count))
         del self._words[: 9 * size * count], self._steps_us[: size * count]
         return rows
 
-    def _count(self, number: int, watts: float, seconds: float, status: Status) -> tuple[int, Status]:
-        energy = self._energies[number]
-        if status:
-            self._remarks.append(OVER)
-            energy.start_anew(self._block_s)
-            return 0, status
-        raw, status = energy.add(watts * seconds)
-        if status:
-            self._remarks.append(BACKWARDS)
-        return raw, status
+    def _times_ns(self, device_us: Sequence[int]) -> list[int]:
+        """Each on this host's clock; what lies between the first and the last, on the line between them."""
+        first_ns = self._clock.host_ns(device_us[0])
+        if len(device_us) == 1:
+            return [first_ns]
+        pace = (self._clock.host_ns(device_us[-1]) - first_ns) / (device_us[-1] - device_us[0])
+        return [first_ns + round(pace * (each - device_us[0])) for each in device_us]
+
+    def _count(
+        self, energy: EnergyCount, watts: Sequence[float], seconds: Sequence[float], statuses: Sequence[Status] | None
+    ) -> tuple[list[int], list[Status] | None]:
+        if statuses is None:
+            raws, judged = energy.add_all(watts, seconds)
+        else:
+            raws, judged = [], []
+            for power, time_s, status in zip(watts, seconds, statuses, strict=True):
+                raw, after = energy.add(power * time_s) if not status else (0, status)
+                if status:
+                    self._remarks.append(OVER)
+                    energy.start_anew(self._block_s)
+                raws.append(raw)
+                judged.append(after)
+        if judged is not None:
+            self._remarks += [BACKWARDS] * judged.count(Status.INVALID)
+        return raws, judged
+
+
+def _worst(columns: Sequence[Sequence[Status] | None]) -> list[Status] | None:
+    """Of each row; None: all are NEW."""
+    known = [column for column in columns if column is not None]
+    return list(map(max, zip(*known, strict=True))) if known else None
+
+
+def _by_row(columns: Sequence[Sequence[Status] | None], count: int) -> Iterable[bytes | None]:
+    """Statuses as rows have them."""
+    if not any(columns):
+        return repeat(None, count)
+    fine = [Status.NEW] * count
+    made = map(bytes, zip(*(column or fine for column in columns), strict=True))
+    return (row if any(row) else None for row in made)

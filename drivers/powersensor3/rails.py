@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import array
 import math
+from collections.abc import Sequence
 from operator import mul
+from typing import NamedTuple
 
 from drivers.contract import Status
 from drivers.powersensor3.device import Pair
@@ -15,16 +17,21 @@ MOST_WATTS = 2000  # that a device measures; a counter that starts anew falls by
 _DEBT_UJ = 10_000  # by which energy may have run backwards before the count is no longer believed
 
 
-class Block:
-    """Means of one pair over a block of frames."""
+class Columns(NamedTuple):
+    """Means of one pair over consecutive blocks of frames. A column of statuses is None where all are NEW."""
 
-    __slots__ = ("amperes", "amperes_status", "volts", "volts_status", "watts", "watts_status")
+    volts: list[float]
+    amperes: list[float]
+    watts: list[float]
+    volts_statuses: list[Status] | None
+    amperes_statuses: list[Status] | None
 
-    def __init__(self, volts: float, amperes: float, watts: float, volts_over: bool, amperes_over: bool) -> None:
-        self.volts, self.amperes, self.watts = volts, amperes, watts
-        self.volts_status = Status.OVER_RANGE if volts_over else Status.NEW
-        self.amperes_status = Status.OVER_RANGE if amperes_over else Status.NEW
-        self.watts_status = max(self.volts_status, self.amperes_status)
+    @property
+    def watts_statuses(self) -> list[Status] | None:
+        """Of a product: the worse of both."""
+        if self.volts_statuses is None or self.amperes_statuses is None:
+            return self.volts_statuses or self.amperes_statuses
+        return list(map(max, self.volts_statuses, self.amperes_statuses))
 
 
 class Rail:
@@ -37,29 +44,37 @@ class Rail:
         self._current_lowest = 1 if pair.current.clips_low else 0
         self._voltage_lowest = 1 if pair.voltage.clips_low else 0
 
-    def blocks(self, words: array.array[int], size: int, count: int) -> list[Block]:
+    def columns(self, words: array.array[int], size: int, count: int) -> Columns:
         """Means of the first `count` blocks of `size` frames. The mean power is Σ u·i / n, not U·I of the means."""
         currents = list(map(level_of, words[self._current_at : 9 * size * count : 9]))
         voltages = list(map(level_of, words[self._voltage_at : 9 * size * count : 9]))
         products = list(map(mul, currents, voltages))
-        whole_i = max(currents) < HIGHEST_LEVEL and min(currents) >= self._current_lowest
-        whole_u = max(voltages) < HIGHEST_LEVEL and min(voltages) >= self._voltage_lowest
-        a, b, a0, b0 = self._amperes, self._volts, self._amperes_0, self._volts_0
-        out = []
-        for begin in range(0, size * count, size):
-            end = begin + size
-            i = sum(currents[begin:end]) / size
-            u = sum(voltages[begin:end]) / size
-            p = sum(products[begin:end]) / size
-            watts = a * b * p + a * b0 * i + a0 * b * u + a0 * b0
-            over_i = not whole_i and _clips(currents[begin:end], self._current_lowest)
-            over_u = not whole_u and _clips(voltages[begin:end], self._voltage_lowest)
-            out.append(Block(b * u + b0, a * i + a0, watts, over_u, over_i))
-        return out
+        volts_statuses = _statuses(voltages, self._voltage_lowest, size)
+        amperes_statuses = _statuses(currents, self._current_lowest, size)
+        a, b, a0, b0 = self._amperes / size, self._volts / size, self._amperes_0, self._volts_0
+        ab, ab0, a0b, a0b0 = a * b * size, a * b0, a0 * b, a0 * b0
+        i, u, p = (sums(levels, size) for levels in (currents, voltages, products))
+        return Columns(
+            [b * each + b0 for each in u],
+            [a * each + a0 for each in i],
+            [ab * of_p + ab0 * of_i + a0b * of_u + a0b0 for of_p, of_i, of_u in zip(p, i, u, strict=True)],
+            volts_statuses,
+            amperes_statuses,
+        )
 
 
-def _clips(levels: list[int], lowest: int) -> bool:
-    return max(levels) >= HIGHEST_LEVEL or min(levels) < lowest
+def sums(numbers: list[int], size: int) -> list[int]:
+    """Of each `size` of them."""
+    if size == 1:
+        return numbers
+    return [sum(numbers[begin : begin + size]) for begin in range(0, len(numbers), size)]
+
+
+def _statuses(levels: list[int], lowest: int, size: int) -> list[Status] | None:
+    if max(levels) < HIGHEST_LEVEL and min(levels) >= lowest:
+        return None
+    blocks = (levels[begin : begin + size] for begin in range(0, len(levels), size))
+    return [Status.OVER_RANGE if max(block) >= HIGHEST_LEVEL or min(block) < lowest else Status.NEW for block in blocks]
 
 
 class EnergyCount:
@@ -81,6 +96,27 @@ class EnergyCount:
             self._raw += whole
             self._rest -= whole
         return self._raw, Status.INVALID if self._rest < -_DEBT_UJ else Status.NEW
+
+    def add_all(self, watts: Sequence[float], seconds: Sequence[float]) -> tuple[list[int], list[Status] | None]:
+        """`add` for each of these in turn; None: all can be believed."""
+        raw, rest = self._raw, self._rest
+        counts: list[int] = []
+        least = rest
+        rests: list[float] = []
+        for power, time_s in zip(watts, seconds, strict=True):
+            rest += power * time_s * MICRO
+            if rest >= 1:
+                whole = int(rest)
+                raw += whole
+                rest -= whole
+            elif rest < least:
+                least = rest
+            counts.append(raw)
+            rests.append(rest)
+        self._raw, self._rest = raw, rest
+        if least >= -_DEBT_UJ:
+            return counts, None
+        return counts, [Status.INVALID if each < -_DEBT_UJ else Status.NEW for each in rests]
 
     def start_anew(self, block_s: float) -> None:
         """What comes next does not follow from what was before."""

@@ -42,6 +42,7 @@ from drivers.settings import check_known, read_number
 NAME = "ptdaemon"
 _SETTINGS = ("host", "port", "volts", "amps", "probe_s", "power_factor", "channels", "settle_s", "reply_s")
 _SETTLE_S = 10.0
+_LONGEST_PROBE_S = 10.0
 _LEAST_POWER_FACTOR = 0.9
 _ASKED_EVERY_NS = 10_000_000_000  # uncertainty
 _PERIOD_NS = 1_000_000_000  # between samples
@@ -88,6 +89,11 @@ class PtdDriver(Driver):
         probe_s = read_number(NAME, settings, "probe_s", "seconds")
         reply_s = read_number(NAME, settings, "reply_s", "seconds")
         volts, amperes = _range(settings, "volts", "volts"), _range(settings, "amps", "amperes")
+        if probe_s and probe_s > _LONGEST_PROBE_S:
+            raise Unavailable(
+                f"{NAME}.probe_s is {probe_s:g}, and a recording waits no longer than 15 s for its devices",
+                f"give at most {_LONGEST_PROBE_S:g} s, under the highest load",
+            )
         if probe_s and (volts or amperes):
             raise Unavailable(f"{NAME}.probe_s finds the ranges, and {NAME}.volts and .amps set them", "give one")
         settle_s = read_number(NAME, settings, "settle_s", "seconds")
@@ -177,8 +183,7 @@ def _probed(
     try:
         for unit in "VA":
             connection.set_range(f"SR,{unit},Auto")
-        time.sleep(wanted.settle_s)
-        connection.go(_MARK)
+        connection.go(_MARK)  # samples from before the ranges have settled are rejected by PTDaemon, and not used here
         time.sleep(probe_s)
         connection.stop()
         samples = connection.fetch().samples

@@ -7,13 +7,14 @@ import ssl
 from base64 import b64encode
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from drivers.contract import ReadFailed, Unavailable
 from drivers.credentials import Credentials
 from drivers.host_list import Host
-from drivers.polling import LinkLost
+from drivers.polling import LinkLost, NotReached
 from drivers.redfish.resources import NotAsDescribed, Root, parse
 
 SECRETS = ("user", "password")
@@ -30,6 +31,10 @@ class Denied(ReadFailed):
 
 class NotThere(ReadFailed):
     """The BMC has no such resource."""
+
+
+class Untrusted(LinkLost):
+    """Nobody we trust vouches for the BMC's certificate."""
 
 
 class Client:
@@ -50,7 +55,7 @@ class Client:
         """Connect and log in; what the BMC offers.
 
         Raises:
-            Unavailable: that failed.
+            NotReached, Unavailable: that failed. Who called closes.
         """
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=1, ssl=self._tls, keepalive_timeout=120),
@@ -64,17 +69,21 @@ class Client:
                 self._sessions = root.links.sessions.uri
             await self.log_in()
         except (ReadFailed, NotAsDescribed) as error:
-            await self.close()
-            raise Unavailable(str(error), self.fix(error)) from None
+            raise self.unavailable(error) from None
         return root
 
-    def fix(self, error: Exception) -> str:
-        """What would help against a failure of this client."""
+    def unavailable(self, error: ReadFailed | NotAsDescribed) -> Unavailable:
+        """A failure while connecting for the person who reads it, and whether it may pass by itself."""
         if isinstance(error, Denied):
-            return "correct the credentials before the BMC locks the user out; the role ReadOnly suffices"
-        if "certificate" in str(error):
-            return f"set redfish.ca=FILE.pem, with the CA or the certificate that the BMC at {self._host.address} has"
-        return f"see whether the BMC answers: curl --head {self._base}{ROOT}"
+            return Unavailable(
+                str(error), "correct the credentials before the BMC locks the user out; the role ReadOnly suffices"
+            )
+        if isinstance(error, Untrusted):
+            fix = f"set redfish.ca=FILE.pem, with the CA or the certificate that the BMC at {self._host.address} has"
+            return Unavailable(str(error), fix)
+        passes = isinstance(error, ReadFailed) and not isinstance(error, NotThere)
+        fix = f"see whether the BMC answers: curl --head {self._base}{ROOT}"
+        return (NotReached if passes else Unavailable)(str(error), fix)
 
     async def get(self, path: str) -> bytes:
         """A resource, as JSON.
@@ -93,12 +102,8 @@ class Client:
 
     async def close(self) -> None:
         """End our session at the BMC, which has room for few, and disconnect."""
-        login, self._login = self._login, None
-        session = self._session
-        if session is not None and login is not None:
-            with suppress(Exception):
-                await asyncio.wait_for(self._send("DELETE", login), _CLOSE_S)
-        self._session, self._headers = None, {}
+        await self._log_out()
+        session, self._session = self._session, None
         if session is not None:
             await session.close()
 
@@ -108,22 +113,26 @@ class Client:
         Raises:
             Denied, LinkLost, ReadFailed: what went wrong.
         """
-        self._headers = {}
+        await self._log_out()  # a session that does not let us in any more may still take a place
         body = {"UserName": self._user, "Password": self._password}
         status, headers, _ = await self._send("POST", self._sessions, body)
         token = headers.get("X-Auth-Token")
         if status in (200, 201) and token:
             self._headers = {"X-Auth-Token": token}
-            location = headers.get("Location", "")
-            self._login = (
-                location.removeprefix(self._base) if location.removeprefix(self._base).startswith("/") else None
-            )
+            self._login = _path(headers.get("Location", ""))
         elif status in _NO_SESSIONS or status // 100 == 2:
             self._headers = {"Authorization": _basic(self._user, self._password)}
         elif status in (400, 401, 403):
             raise Denied(f"the BMC at {self._host.address} does not let this user in (HTTP {status})")
         else:
             raise ReadFailed(f"the BMC at {self._host.address} opens no session (HTTP {status}); it may have too many")
+
+    async def _log_out(self) -> None:
+        login, self._login = self._login, None
+        if login is not None:
+            with suppress(Exception):
+                await asyncio.wait_for(self._send("DELETE", login), _CLOSE_S)
+        self._headers = {}
 
     async def _send(self, method: str, path: str, body: dict[str, str] | None = None) -> tuple[int, Any, bytes]:
         session = self._session
@@ -146,7 +155,7 @@ class Client:
         except asyncio.TimeoutError:
             raise LinkLost(f"no answer from {where} within {self._host.timeout_s:g} s") from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise LinkLost(f"{where}: its certificate is not trusted: {_verification(error)}") from None
+            raise Untrusted(f"{where}: its certificate is not trusted: {_verification(error)}") from None
         except aiohttp.ClientConnectorError as error:
             raise LinkLost(f"{where} cannot be reached: {error.os_error.strerror or 'no TLS'}") from None
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
@@ -164,6 +173,15 @@ def trust(ca: str | None) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError among them
         reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise Unavailable(f"the CA file {ca} cannot be used: {reason}", "name a file in PEM format") from None
+
+
+def _path(location: str) -> str | None:
+    """Of a session. BMCs may write a whole URI, with a name of their own that means nothing here."""
+    try:
+        path = urlsplit(location).path
+    except ValueError:
+        return None
+    return path if path.startswith("/") else None
 
 
 def _basic(user: str, password: str) -> str:

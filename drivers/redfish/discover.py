@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from drivers.contract import ReadFailed, Status, Unavailable
 from drivers.redfish import resources
@@ -13,6 +14,7 @@ from drivers.redfish.resources import (
     Chassis,
     Collection,
     EnvironmentMetrics,
+    Excerpt,
     NotAsDescribed,
     Power,
     Root,
@@ -33,7 +35,7 @@ class Found:
 
     path: str
     understand: Callable[[bytes], Understood]  # raises NotAsDescribed
-    has_energy: bool
+    energy: str  # the property that counts; empty: there is none
     how: str  # where the figure comes from, for the reader
     model: str
     sensor: Sensor | None = None  # what it says of itself
@@ -92,7 +94,7 @@ async def _in_environment(client: Client, chassis: Chassis) -> Found | None:
     metrics = parse(await client.get(path), EnvironmentMetrics)
     if metrics.power is None or metrics.power.reading is None:
         return None
-    has_energy = metrics.energy is not None and resources.micro_kwh(metrics.energy)[1] is Status.NEW
+    energy = _counter(metrics.energy)
     sensor = None
     if metrics.power.sensor:
         try:
@@ -101,11 +103,19 @@ async def _in_environment(client: Client, chassis: Chassis) -> Found | None:
             raise
         except (ReadFailed, NotAsDescribed):  # the excerpt does without it
             sensor = None
-    if sensor is not None and sensor.time is not None and sensor.reading is not None and not has_energy:
+    if sensor is not None and sensor.time is not None and sensor.reading is not None and not energy:
         how = f"the sensor {metrics.power.sensor}, by EnvironmentMetrics"
-        return Found(metrics.power.sensor or "", _of_sensor, False, how, chassis.model or "", sensor)
-    understand = _of_environment_with_energy if has_energy else _of_environment
-    return Found(path, understand, has_energy, f"EnvironmentMetrics of {chassis.id}", chassis.model or "", sensor)
+        return Found(metrics.power.sensor or "", _of_sensor, "", how, chassis.model or "", sensor)
+    understand = partial(_of_environment, energy=energy)
+    return Found(path, understand, energy, f"EnvironmentMetrics of {chassis.id}", chassis.model or "", sensor)
+
+
+def _counter(energy: Excerpt | None) -> str:
+    """The property to read: one alone, as they count from different days. The one since the sensor was made is best."""
+    for name in ("lifetime", "reading"):
+        if energy is not None and resources.micro_kwh(getattr(energy, name))[1] is Status.NEW:
+            return name
+    return ""
 
 
 async def _in_sensors(client: Client, chassis: Chassis) -> Found | None:
@@ -125,7 +135,7 @@ async def _in_sensors(client: Client, chassis: Chassis) -> Found | None:
     if not whole:
         return None
     path, sensor = whole[0]
-    return Found(path, _of_sensor, False, f"the sensor {sensor.name!r} of {chassis.id}", chassis.model or "", sensor)
+    return Found(path, _of_sensor, "", f"the sensor {sensor.name!r} of {chassis.id}", chassis.model or "", sensor)
 
 
 async def _in_power(client: Client, chassis: Chassis) -> Found | None:
@@ -149,20 +159,17 @@ async def _in_power(client: Client, chassis: Chassis) -> Found | None:
         value, status = resources.watts(same[0].watts, same[0].health)
         return (value,), (status,), None
 
-    return Found(path, understand, False, how, chassis.model or "")
+    return Found(path, understand, "", how, chassis.model or "")
 
 
-def _of_environment(raw: bytes) -> Understood:
+def _of_environment(raw: bytes, energy: str) -> Understood:
     metrics = parse(raw, EnvironmentMetrics)
-    value, status = resources.watts(metrics.power.reading if metrics.power is not None else None)
-    return (value,), (status,), None
-
-
-def _of_environment_with_energy(raw: bytes) -> Understood:
-    metrics = parse(raw, EnvironmentMetrics)
-    value, status = resources.watts(metrics.power.reading if metrics.power is not None else None)
-    energy, energy_status = resources.micro_kwh(metrics.energy)
-    return (value, energy), (status, energy_status), None
+    watts, status = resources.watts(metrics.power.reading if metrics.power is not None else None)
+    if not energy:
+        return (watts,), (status,), None
+    kwh = getattr(metrics.energy, energy) if metrics.energy is not None else None
+    count, count_status = resources.micro_kwh(kwh)
+    return (watts, count), (status, count_status), None
 
 
 def _of_sensor(raw: bytes) -> Understood:

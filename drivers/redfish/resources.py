@@ -145,9 +145,8 @@ def watts(value: float | None, health: Health | None = None) -> tuple[float, Sta
     return value, Status.NEW
 
 
-def micro_kwh(excerpt: Excerpt | None) -> tuple[int, Status]:
-    """An energy reading in millionths of a kWh; the one since the sensor was made, if there is such."""
-    value = None if excerpt is None else excerpt.reading if excerpt.lifetime is None else excerpt.lifetime
+def micro_kwh(value: float | None) -> tuple[int, Status]:
+    """An energy reading in millionths of a kWh."""
     if value is None:
         return 0, Status.MISSING
     if not 0 <= value <= _HIGHEST_KWH:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from drivers.host_list import Host
-from drivers.snmp.metrics import Metric, Oid, Place, Walk, dotted, keep_wanted, make_metric, wanted_outlets
+from drivers.snmp.ber import Oid
+from drivers.snmp.metrics import Metric, Place, Walk, dotted, keep_wanted, make_metric, wanted_outlets
 
 MODEL: Oid = (1, 3, 6, 1, 2, 1, 1, 1, 0)  # sysDescr
 _SENSOR: Oid = (1, 3, 6, 1, 2, 1, 99, 1, 1, 1)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drivers.contract import Channel, Kind, Quantity, Scope, Status, Unavailable
 from drivers.host_list import Host
 from drivers.polling import Freshness
+from drivers.snmp.ber import Oid
+from drivers.snmp.pdu import Value
 
-Oid = tuple[int, ...]
-Values = Mapping[Oid, int | str | None]  # None: the device has no such object, or one that is no number and no text
-Table = dict[Oid, int | str | None]  # by index
+Table = dict[Oid, Value]  # by index
 Walk = Callable[[Oid], Awaitable[Table]]  # reads a column of a table; raises ReadFailed
 
+_OUTLET = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10}){0,3}(=[\w-]{1,64})?", re.ASCII)
 # No MIB states an accuracy.
 _PERCENT = 5.0
 _SOURCE = "assumed ± 5 %, as the MIB states no accuracy: see the data sheet, then set accuracy_percent"
@@ -45,7 +47,7 @@ class Metric:
     def oids(self) -> list[Oid]:
         return [oid for oid in (self.value, self.state, self.stamp) if oid is not None]
 
-    def judge(self, values: Values) -> tuple[float | int, Status]:
+    def judge(self, values: Mapping[Oid, Value]) -> tuple[float | int, Status]:
         """The raw value and its status, from the device's answers."""
         value = values.get(self.value)
         absent: float | int = float("nan") if self.channel.kind == "gauge" else 0
@@ -112,7 +114,7 @@ def wanted_outlets(host: Host) -> dict[str, str] | None:
     wanted: dict[str, str] = {}
     for part in text.split(","):
         number, _, fed = part.strip().partition("=")
-        if not number.replace(".", "").isdigit() or number in wanted:
+        if not _OUTLET.fullmatch(part.strip()) or number in wanted:
             raise Unavailable(
                 f"outlets is {text!r}, where {part!r} is no outlet, or is there twice",
                 "give numbers, and what they feed: outlets=3=node17,4=node17",

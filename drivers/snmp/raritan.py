@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from drivers.host_list import Host
+from drivers.snmp.ber import Oid
 from drivers.snmp.metrics import (
     Metric,
-    Oid,
     Place,
     Walk,
     dotted,

@@ -32,6 +32,24 @@ def test_what_is_no_address(text: str) -> None:
         hosts(text)
 
 
+def test_one_device_is_polled_once() -> None:
+    """Else its joules were counted twice."""
+    for text, told in (("10.0.0.1, 10.0.0.1", "both be called"), ("10.0.0.1:443, 10.0.0.1", "one device")):
+        with pytest.raises(Unavailable, match=told):
+            hosts(text)
+    assert len(hosts("bmc.a, bmc-b")) == 2
+    with pytest.raises(Unavailable, match=r"bmc\.a and bmc-a would both be called bmc-a"):
+        hosts("bmc.a, bmc-a")
+
+
+def test_parts_of_one_device_may_be_polled_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rack.toml"
+    table = '[hosts.{0}]\naddress = "10.0.0.1"\nchassis = "{0}"\n'
+    path.write_text(table.format("blade1") + table.format("blade2"))
+    options = DriverOptions(settings={"hosts": str(path)})
+    assert [host.name for host in read_hosts("redfish", options, ("chassis",), 443)] == ["blade1", "blade2"]
+
+
 def test_a_file_with_many(tmp_path: Path) -> None:
     path = tmp_path / "rack.toml"
     path.write_text(
@@ -63,6 +81,7 @@ def test_a_file_with_many(tmp_path: Path) -> None:
         ("[hosts.a]\naddress = '1.1.1.1'\nca = [1]", "neither a text nor a number"),
         ("[hosts.a]\naddress = '1.1.1.1'\ntimeout_s = 'long'", "not a number"),
         ("[hosts.a\n", "no TOML file"),
+        ("[hosts.a]\naddress = '1.1.1.1'\n[hosts.b]\naddress = '1.1.1.1:443'\ntimeout_s = 9", "b and a are one device"),
     ],
 )
 def test_files_with_mistakes(tmp_path: Path, text: str, told: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from emulators import lan_bmcs, pyghmi_bmc, write_credentials
+from emulators import free_ports, lan_bmcs, pyghmi_bmc, running, write_credentials
 from metered_power import MeteredPower
 from poll_helpers import collect, opened, refused
 
@@ -17,6 +19,7 @@ from drivers.contract import Status
 from drivers.discovery import Opened, Refused, open_drivers
 from drivers.ipmi import in_band
 
+ADDRESSES_OF_ONE = (("a", "127.0.0.1"), ("b", "127.1"), ("c", "127.0.0.1"))
 MISSED_BY_HALF_A_WATT = 0.5 + 1e-6
 
 
@@ -119,6 +122,23 @@ def test_a_bmc_that_restarts_is_missing_and_comes_back(tmp_path: Path, credentia
     assert rows[0].values == (250.0,) and failures[0].startswith("no answer from 127.0.0.1")
 
 
+def test_a_bmc_that_is_down_at_first_comes_in_late(tmp_path: Path, credentials: str) -> None:
+    with lan_bmcs(tmp_path, base=350, swing=0) as (port, _):
+        late = free_ports(1, socket.SOCK_DGRAM)
+        settings = {"hosts": f"127.0.0.1:{late},127.0.0.1:{port}", "credentials": credentials, "timeout_s": "0.5"}
+        with opened("ipmi", settings) as driver:
+            (note,) = driver.notes
+            assert "no BMC answers" in note.reason and "it is asked again" in note.reason
+            group, other = driver.groups
+            assert "no BMC answers" in collect(group, 1)[1][0]
+            assert collect(other, 1)[0][0].values == (350.0,)
+            with running([sys.executable, "lan_bmcs.py", "1", str(late), "base=444", "swing=0"], tmp_path / "late.log"):
+                rows, _ = collect(group, 1)
+                while not rows:
+                    rows, _ = collect(group, 1)
+                assert rows[0].values == (444.0,)
+
+
 def test_no_measurement_is_missing_and_nonsense_is_no_value(tmp_path: Path, credentials: str) -> None:
     with pyghmi_bmc(tmp_path, active=0) as port, opened("ipmi", told(port, credentials)) as driver:
         rows, _ = collect(driver.groups[0], 2)
@@ -164,11 +184,11 @@ def test_some_of_many_that_fail_are_notes(tmp_path: Path, credentials: str) -> N
         names = "".join(f'[hosts.node{i}]\naddress = "127.0.0.1:{port + i}"\n' for i in range(3))
         hosts.write_text(f'{names}[hosts.gone]\naddress = "127.0.0.1:9"\ntimeout_s = 0.2\n')
         with opened("ipmi:rack1", {"hosts": str(hosts), "credentials": credentials}) as driver:
-            assert [group.name for group in driver.groups] == ["node0", "node1", "node2"]
+            assert [group.name for group in driver.groups] == ["node0", "node1", "node2", "gone"]
             assert [note.reason.partition(":")[0] for note in driver.notes] == ["gone"]
             channel = driver.groups[1].channels[0]
             assert (channel.name, channel.device, channel.scope) == ("ipmi/node1/power", "node1", "node")
-            for group in driver.groups:
+            for group in driver.groups[:3]:
                 rows, _ = collect(group, 2)
                 assert rows[0].values == (200.0,)
 
@@ -178,7 +198,9 @@ def test_two_names_of_one_bmc_are_kept_apart(tmp_path: Path, credentials: str) -
     with lan_bmcs(tmp_path, base=200, swing=0) as (port, _):
         hosts = tmp_path / "rack.toml"
         address = f'address = "127.0.0.1:{port}"\n'
-        hosts.write_text(f'[hosts.a]\n{address}[hosts.b]\n{address}[hosts.c]\n{address}credentials = "wrong.toml"\n')
+        hosts.write_text(
+            f'[hosts.a]\n{address}[hosts.b]\naddress = "127.1:{port}"\n[hosts.c]\n{address}credentials = "wrong.toml"\n'
+        )
         with opened("ipmi", {"hosts": str(hosts), "credentials": credentials}) as driver:
             assert [group.name for group in driver.groups] == ["a", "b"]
             assert [note.reason.partition(":")[0] for note in driver.notes] == ["c"]

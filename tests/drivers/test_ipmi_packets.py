@@ -13,7 +13,8 @@ from mutations import mutated
 
 from drivers.contract import Status
 from drivers.ipmi import dcmi, rmcp_plus
-from drivers.ipmi.rmcp_plus import BadPacket, SecureChannel
+from drivers.ipmi.rmcp_plus import SecureChannel
+from drivers.udp import BadPacket
 
 REPLY = bytes.fromhex("00 dc b301 0100 0f27 b301 bcf55365 e8030000 40")  # 435 W; a BMC's, as ipmitool prints it
 

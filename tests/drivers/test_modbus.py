@@ -64,6 +64,15 @@ def test_a_meter_on_a_serial_line_is_read(name: str, make: Any, plug: Line) -> N
     found.driver.close()
 
 
+def test_the_user_s_accuracy_counts_instead_of_the_map_s(plug: Line) -> None:
+    found = opened("modbus", **place(plug(Pzem(core())), accuracy_percent="0.1"))
+    accuracies = {channel.quantity: channel.accuracy for channel in found.driver.groups[0].channels}
+    power, energy = accuracies["power"], accuracies["energy"]
+    assert power is not None and (power.reading_fraction, power.absolute) == (0.001, 0.0)
+    assert energy is not None and energy.reading_fraction == 0.005
+    found.driver.close()
+
+
 def test_two_meters_share_no_names(plug: Line) -> None:
     found = opened("modbus:rack1", **place(plug(Pzem(core()))))
     assert found.driver.groups[0].channels[0].name == "modbus:rack1/rack1/voltage"
@@ -130,6 +139,11 @@ def test_a_reset_is_told_from_a_broken_reading(plug: Line) -> None:
     assert statuses(group, (row := group.read()[0]))["energy"] in (Status.NEW, Status.STALE)
     assert values(group, row)["energy"] == 3 and RESET in group.remarks()
     found.driver.close()
+
+
+def test_a_scale_beyond_all_reason_makes_no_infinite_value() -> None:
+    register = Register(quantity="voltage", address=0, type="f32", scale=1e299)
+    assert decode(register, float_words(3e38)).status == Status.INVALID
 
 
 def test_a_float_counts_in_its_steps_while_it_can() -> None:

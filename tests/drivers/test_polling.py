@@ -10,7 +10,7 @@ import pytest
 from poll_helpers import DEADLINE_S, collect
 
 from drivers.contract import Channel, ReadFailed, Row, Status, Unavailable
-from drivers.polling import Freshness, LinkLost, PolledGroup, Poller
+from drivers.polling import Freshness, LinkLost, NotReached, Opening, PolledGroup, Poller
 
 CHANNEL = Channel(name="made/d/power", device="d", quantity="power", unit="W", kind="gauge")
 
@@ -48,17 +48,8 @@ def polled(*sources: MadeSource, clock: list[int] | None = None) -> tuple[Poller
     def clock_ns() -> int:
         return time.monotonic_ns() if clock is None else clock[0]
 
-    async def open_one(place: int, source: MadeSource) -> PolledGroup:
-        await source.connect()
-        return PolledGroup(f"g{place}", [CHANNEL], source, clock_ns)
-
-    poller, groups, notes = Poller.start(
-        "made",
-        [
-            (f"g{place}", lambda place=place, source=source: open_one(place, source))
-            for place, source in enumerate(sources)
-        ],  # type: ignore[misc]
-    )
+    opening = [Opening(f"g{place}", source, lambda: [CHANNEL]) for place, source in enumerate(sources)]
+    poller, groups, notes = Poller.start("made", opening, clock_ns)
     assert not notes
     return poller, groups
 
@@ -110,11 +101,11 @@ def test_a_mistake_of_a_source_costs_a_reading_and_tells_no_secret() -> None:
 def test_what_fails_in_a_callback_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """Its text may quote what came, such as a community."""
 
-    async def fails_beside() -> PolledGroup:
-        asyncio.get_running_loop().call_soon(int, "canary")
-        return PolledGroup("ok", [CHANNEL], MadeSource(1.0), time.monotonic_ns)
+    class FailsBeside(MadeSource):
+        async def connect(self) -> None:
+            asyncio.get_running_loop().call_soon(int, "canary")
 
-    poller, (group,), _ = Poller.start("made", [("a", fails_beside)])
+    poller, (group,) = polled(FailsBeside(1.0))
     assert collect(group, 2)[1] == []
     poller.close()
     assert capfd.readouterr() == ("", "")
@@ -139,26 +130,41 @@ def test_a_lost_link_is_made_anew_with_growing_pauses() -> None:
     poller.close()
 
 
+def opening(name: str, outcome: Exception | None, *, known: bool = False) -> Opening:
+    def channels() -> list[Channel]:
+        return [CHANNEL]
+
+    source = MadeSource(1.0, connects=(outcome,))
+    return Opening(name, source, channels, channels if known else None)
+
+
 def test_devices_that_fail_to_open_are_told_and_all_failing_is_no_driver() -> None:
-    async def fails() -> PolledGroup:
-        raise Unavailable("broken", "mend it")
-
-    async def mistaken() -> PolledGroup:
-        raise KeyError("canary")
-
-    async def works() -> PolledGroup:
-        return PolledGroup("ok", [CHANNEL], MadeSource(1.0), time.monotonic_ns)
-
-    poller, groups, notes = Poller.start("made", [("a", fails), ("b", mistaken), ("c", works)])
+    broken = opening("a", Unavailable("broken", "mend it"), known=True)
+    devices = [broken, opening("b", KeyError("canary")), opening("c", None)]
+    poller, groups, notes = Poller.start("made", devices, time.monotonic_ns)
     poller.close()
-    assert [group.name for group in groups] == ["ok"]
+    assert [group.name for group in groups] == ["c"]
     assert [note.reason for note in notes] == ["a: broken", "b: opening it failed: KeyError"]
-    try:
-        Poller.start("made", [("a", fails)])
-    except Unavailable as unavailable:
-        assert (unavailable.reason, unavailable.fix) == ("a: broken", "mend it")
-    else:
-        raise AssertionError("it opened")
+    assert isinstance(broken.source, MadeSource) and broken.source.closed == 1
+    with pytest.raises(Unavailable) as caught:
+        Poller.start("made", [opening("a", Unavailable("broken", "mend it"))], time.monotonic_ns)
+    assert (caught.value.reason, caught.value.fix) == ("a: broken", "mend it")
+    with pytest.raises(Unavailable, match=r"^a: silent$"):
+        Poller.start("made", [opening("a", NotReached("silent"), known=True)], time.monotonic_ns)
+
+
+def test_a_device_that_is_silent_at_first_is_missing_and_comes_in_late() -> None:
+    """Where its channels are known without it; else it is left out, and that is told."""
+    devices = [opening("a", NotReached("silent"), known=True), opening("b", NotReached("silent")), opening("c", None)]
+    poller, groups, notes = Poller.start("made", devices, time.monotonic_ns)
+    assert [group.name for group in groups] == ["a", "c"]
+    assert [note.reason.partition(";")[0] for note in notes] == ["a: silent", "b: silent"]
+    assert "asked again" in notes[0].reason and "left out" in notes[1].reason
+    with pytest.raises(ReadFailed, match="silent"):
+        groups[0].read()
+    rows, failures = collect(groups[0], 1)
+    assert rows[0].values == (1.0,) and not failures
+    poller.close()
 
 
 def test_polls_of_devices_that_are_read_together_are_spread() -> None:

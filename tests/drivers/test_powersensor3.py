@@ -19,7 +19,8 @@ from drivers.contract import DeviceLost, Group, Row, Status, Unavailable
 from drivers.discovery import Opened
 from drivers.powersensor3.device import Device, _sensor
 from drivers.powersensor3.device_clock import DeviceClock
-from drivers.powersensor3.frames import FRAME_BYTES, FrameReader
+from drivers.powersensor3.drain import MOST_BYTES, Drain
+from drivers.powersensor3.frames import FRAME_BYTES, LEARN_STEPS, FrameReader
 from drivers.powersensor3.group import LOST, MARKED, OVER
 from drivers.powersensor3.rails import EnergyCount
 
@@ -128,6 +129,15 @@ def test_a_scope_makes_a_total_with_rails_in_it(plug: Plug) -> None:
     found.driver.close()
 
 
+def test_accuracy_in_watts_adds_up_in_joules(plug: Plug) -> None:
+    found = opened("powersensor3", port=str(plug().path), accuracy_percent="1", accuracy_watts="0.5")
+    accuracy = {channel.quantity: channel.accuracy for channel in found.driver.groups[0].channels}
+    power, energy = accuracy["power"], accuracy["energy"]
+    assert power is not None and (power.reading_fraction, power.absolute, power.per_second) == (0.01, 0.5, 0.0)
+    assert energy is not None and (energy.reading_fraction, energy.absolute, energy.per_second) == (0.01, 0.0, 0.5)
+    found.driver.close()
+
+
 LOSSES: dict[str, Callable[[SimDevice], None]] = {
     "one sample": lambda device: setattr(device, "skip", 1),
     "many samples": lambda device: setattr(device, "skip", 777),
@@ -163,6 +173,49 @@ def test_lost_samples_are_found_and_their_energy_not_made_up(loss: str, plug: Pl
         assert row.statuses or low - 1e-6 <= power <= high + 1e-6  # never a sample made of two
     assert all(b.t_ns > a.t_ns for a, b in pairwise(rows))
     found.driver.close()
+
+
+def test_a_reading_that_comes_late_loses_nothing(plug: Plug) -> None:
+    """A second of samples is 360 kB, and the line holds 64 kB."""
+    line = plug()
+    found = opened("powersensor3", port=str(line.path))
+    (group,) = found.driver.groups
+    rows = list(group.read())
+    until_s = time.monotonic() + PATIENCE_S
+    while line.device.made < 20_000:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    rows += stream(found, lambda rows: len(rows) >= 1000)
+    assert line.device.overrun_bytes == 0 and not any(row.statuses for row in rows) and not group.remarks()
+    found.driver.close()
+
+
+class EndlessLink:
+    """A line on which bytes come faster than anybody reads them."""
+
+    by_message = False
+    at_once = 1 << 16
+
+    def receive(self, timeout_s: float) -> bytes:
+        return bytes(self.at_once)
+
+    def send(self, data: bytes) -> None: ...
+
+    def clear(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_what_nobody_reads_is_bounded() -> None:
+    link = EndlessLink()
+    drain = Drain(link, time.monotonic_ns)
+    until_s = time.monotonic() + PATIENCE_S
+    while drain.waiting_bytes < MOST_BYTES:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    drain.stop()
+    data, _ = drain.take()
+    assert MOST_BYTES <= len(data) < MOST_BYTES + link.at_once and drain.waiting_bytes == 0
 
 
 def test_a_sensor_at_its_end_is_over_range(plug: Plug) -> None:
@@ -332,7 +385,7 @@ def test_no_broken_stream_of_a_million_makes_a_frame_that_was_not_sent() -> None
 def test_no_bytes_break_the_reader_or_pile_up_in_it(data: bytes, seed: int) -> None:
     reader = FrameReader()
     read_frames(reader, data, random.Random(seed))
-    assert len(reader._pending) <= 2 * FRAME_BYTES
+    assert len(reader._pending) <= (LEARN_STEPS + 1) * FRAME_BYTES
 
 
 # Clock and counter

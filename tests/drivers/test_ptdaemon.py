@@ -266,6 +266,7 @@ def test_another_program_answers() -> None:
         ("volts", "much"),
         ("port", "0"),
         ("channels", "17"),
+        ("probe_s", "11"),
         ("power_factor", "2"),
         ("amperes", "5"),
     ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from pathlib import Path
 
 import pytest
 import redfish_tree
-from emulators import redfish_bmcs, sushy_static, write_credentials
+from emulators import free_ports, make_certificates, redfish_bmcs, running, sushy_static, write_credentials
 from metered_power import MeteredPower
 from poll_helpers import collect, opened, refused
 
@@ -60,6 +62,73 @@ def test_reads_the_newest_resource_that_a_real_mock_server_has(tmp_path: Path, c
         redfish_tree.write_tree(made, folder)
         answer = refused("redfish", told(port, credentials, trusted))
         assert "no power of its machine; chassis: 1" in answer.reason and "ipmi" in answer.fix
+
+
+def test_one_energy_counter_is_read_and_never_the_other(tmp_path: Path, credentials: str) -> None:
+    """They count from different days: the step between them is no energy."""
+    made = redfish_tree.tree()
+    made[ENVIRONMENT]["EnergykWh"] = {"Reading": 5.0, "LifetimeReading": 1000.0}
+    folder = redfish_tree.write_tree(made, tmp_path / "mockup")
+    with (
+        sushy_static(tmp_path, folder) as (port, trusted),
+        opened("redfish", told(port, credentials, trusted)) as driver,
+    ):
+        assert collect(driver.groups[0], 1)[0][0].values[1] == 1_000_000_000
+        made[ENVIRONMENT]["EnergykWh"]["LifetimeReading"] = None
+        redfish_tree.write_tree(made, folder)
+        rows, _ = collect(driver.groups[0], 3)
+        assert rows[2].statuses == bytes((Status.NEW, Status.MISSING))
+
+
+@pytest.mark.parametrize("location", ["", "https://bmc.example", "http://10.0.0.1:80"])
+def test_a_session_is_given_back_however_it_is_called(tmp_path: Path, credentials: str, location: str) -> None:
+    """The BMC has room for one."""
+    options = {"parts": "environment", "room": 1} | ({"location": location} if location else {})
+    with redfish_bmcs(tmp_path, **options) as (port, trusted):
+        for _ in range(3):
+            with opened("redfish", told(port, credentials, trusted)) as driver:
+                assert collect(driver.groups[0], 1)[0]
+
+
+def test_a_bmc_that_opens_no_session_is_not_asked_for_one_each_second(tmp_path: Path, credentials: str) -> None:
+    with (
+        redfish_bmcs(tmp_path, parts="environment", energy=0, expire=8, logins=1) as (port, trusted),
+        opened("redfish", told(port, credentials, trusted)) as driver,
+    ):
+        rows, failures = collect(driver.groups[0], 60)
+        assert rows and len(failures) > 40 and "opens no session (HTTP 503)" in failures[0]
+        (log,) = tmp_path.glob("redfish-*.log")
+        assert log.read_text().count("login") <= 6
+
+
+def test_a_bmc_that_is_down_at_first_comes_in_late(tmp_path: Path, credentials: str) -> None:
+    """As power alone: whether it counts energy, too, was not known when the channels were."""
+    ca, certificate, key = make_certificates(tmp_path)
+    with redfish_bmcs(tmp_path, base=350, swing=0) as (port, _):
+        late = free_ports(1, socket.SOCK_STREAM)
+        settings = {"hosts": f"127.0.0.1:{late},127.0.0.1:{port}", "credentials": credentials, "ca": str(ca)}
+        with opened("redfish", settings) as driver:
+            (note,) = driver.notes
+            assert "cannot be reached" in note.reason and "it is asked again" in note.reason
+            group, other = driver.groups
+            assert [len(one.channels) for one in (group, other)] == [1, 2]
+            assert "cannot be reached" in collect(group, 1)[1][0]
+            assert collect(other, 1)[0][0].values[0] == 350.0
+            command = [
+                sys.executable,
+                "redfish_bmcs.py",
+                "1",
+                str(late),
+                str(certificate),
+                str(key),
+                "base=444",
+                "swing=0",
+            ]
+            with running(command, tmp_path / "late.log"):
+                rows, _ = collect(group, 1)
+                while not rows:
+                    rows, _ = collect(group, 1)
+                assert rows[0].values == (444.0,)
 
 
 def test_follows_the_sensor_and_tells_old_values_from_new(tmp_path: Path, credentials: str) -> None:

@@ -15,7 +15,6 @@ from mutations import mutated
 from drivers.contract import Status, Unavailable
 from drivers.redfish.resources import (
     EnvironmentMetrics,
-    Excerpt,
     Health,
     NotAsDescribed,
     Power,
@@ -70,13 +69,8 @@ def test_values() -> None:
     assert watts(400.5) == (400.5, Status.NEW)
     assert [watts(value)[1] for value in (None, 0.0, -1.0, 2e6)] == [Status.MISSING, *[Status.INVALID] * 3]
     assert watts(400.5, Health(state="Absent"))[1] is Status.MISSING
-    assert micro_kwh(Excerpt(reading=1.5)) == (1_500_000, Status.NEW)
-    assert micro_kwh(Excerpt(reading=1.5, lifetime=20.25)) == (20_250_000, Status.NEW)
-    assert [micro_kwh(e)[1] for e in (None, Excerpt(), Excerpt(reading=-1))] == [
-        Status.MISSING,
-        Status.MISSING,
-        Status.INVALID,
-    ]
+    assert micro_kwh(1.5) == (1_500_000, Status.NEW)
+    assert [micro_kwh(value)[1] for value in (None, -1.0)] == [Status.MISSING, Status.INVALID]
     told = {"PT0.5S": 0.5, "PT1M": 60.0, "P1DT1H": 90000.0, "PT0S": None, "5": None, "P": None, None: None}
     assert {text: seconds(text) for text in told} == told
     assert is_whole(parse(json.dumps(TREE[f"{redfish_tree.CHASSIS}/Sensors/TotalPower"]).encode(), Sensor))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import snmp_agents
-from emulators import snmpsim, write_credentials
+from emulators import snmp_pdus, snmpsim, write_credentials
 from mutations import mutate
 from poll_helpers import collect, opened, refused
 
@@ -165,6 +165,30 @@ def test_v3_authenticates_and_encrypts(rack: Rack, tmp_path: Path) -> None:
     assert "shorter than 8" in refused("snmp", {"hosts": "127.0.0.1", "credentials": str(short)}).reason
     weak = write_credentials(tmp_path / "weak.toml", **{**V3, "auth_protocol": "MD5"})
     assert "too weak" in refused("snmp", {"hosts": "127.0.0.1", "credentials": str(weak)}).reason
+
+
+@pytest.mark.parametrize(
+    ("auth", "privacy", "name"),
+    [("SHA", "AES128", "AES"), ("SHA224", "AES256", "AES256"), ("SHA512", "AES192", "AES192")],
+)
+def test_v3_with_other_protocols(auth: str, privacy: str, name: str, tmp_path: Path) -> None:
+    secrets = {**V3, "auth_protocol": auth, "privacy_protocol": privacy}
+    credentials = write_credentials(tmp_path / "pdu.toml", **secrets)
+    with snmpsim(tmp_path, {"self": AGENTS["self"]}, auth_protocol=auth, privacy_protocol=name) as port:
+        settings = {"hosts": f"127.0.0.1:{port}", "credentials": str(credentials), "timeout_s": "8"}
+        with opened("snmp:pdu", settings) as driver:
+            (row,), _ = collect(driver.groups[0], 1)
+            assert row.values[0] == 321.0
+
+
+def test_an_agent_with_a_small_buffer_is_asked_for_less_at_once(tmp_path: Path) -> None:
+    credentials = write_credentials(tmp_path / "pdu.toml", community="public")
+    with snmp_pdus(tmp_path, outlets=20, room=5) as (port, _):
+        settings = {"hosts": f"127.0.0.1:{port}", "credentials": str(credentials), "timeout_s": "8"}
+        with opened("snmp:pdu", settings) as driver:
+            (row,), _ = collect(driver.groups[0], 1)
+            assert row.statuses is None and len(row.values) == 3 + 2 * 20
+            assert row.values[3:7] == [101.0, 15, 201.0, 25]
 
 
 def test_an_agent_that_answers_noise_gives_no_answer(tmp_path: Path) -> None:

@@ -72,6 +72,15 @@ def lan_bmcs(directory: Path, count: int = 1, **options: object) -> Iterator[tup
 
 
 @contextmanager
+def snmp_pdus(directory: Path, count: int = 1, **options: object) -> Iterator[tuple[int, dict[str, str]]]:
+    """Our own PDUs; gives the first port, and no settings."""
+    port = free_ports(count, socket.SOCK_DGRAM)
+    command = [sys.executable, "snmp_pdus.py", str(count), str(port), *_told(options)]
+    with running(command, directory / f"pdus-{port}.log"):
+        yield port, {}
+
+
+@contextmanager
 def redfish_bmcs(directory: Path, count: int = 1, **options: object) -> Iterator[tuple[int, dict[str, str]]]:
     """Our own Redfish services; gives the first port, and the settings that trust them."""
     port = free_ports(count, socket.SOCK_STREAM)
@@ -95,7 +104,9 @@ def sushy_static(directory: Path, mockup: Path) -> Iterator[tuple[int, dict[str,
 
 
 @contextmanager
-def snmpsim(directory: Path, agents: dict[str, str], *, user: str = "monitor") -> Iterator[int]:
+def snmpsim(
+    directory: Path, agents: dict[str, str], *, auth_protocol: str = "SHA256", privacy_protocol: str = "AES"
+) -> Iterator[int]:
     """snmpsim with these agents: records by community; that of "self" is what SNMP v3 shows. Gives the port."""
     data, cache = directory / "snmp-data", directory / "snmp-cache"
     for folder in (data, cache):
@@ -106,8 +117,8 @@ def snmpsim(directory: Path, agents: dict[str, str], *, user: str = "monitor") -
     port = free_ports(1, socket.SOCK_DGRAM)
     program = str(Path(sys.executable).parent / "snmpsim-command-responder")
     command = [program, f"--data-dir={data}", f"--cache-dir={cache}", f"--agent-udpv4-endpoint=127.0.0.1:{port}"]
-    command += [f"--v3-user={user}", "--v3-auth-key=auth-secret", "--v3-auth-proto=SHA256"]
-    command += ["--v3-priv-key=privacy-secret", "--v3-priv-proto=AES"]
+    command += ["--v3-user=monitor", "--v3-auth-key=auth-secret", f"--v3-auth-proto={auth_protocol}"]
+    command += ["--v3-priv-key=privacy-secret", f"--v3-priv-proto={privacy_protocol}"]
     if os.geteuid() == 0:
         command += ["--process-user=root", "--process-group=root"]
     with running(command, directory / f"snmpsim-{port}.log", ready="Listening at"):

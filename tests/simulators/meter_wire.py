@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from raw_pty import raw_pty
+
 _BAUDS = {getattr(termios, f"B{rate}"): rate for rate in (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)}
 
 
@@ -138,13 +140,7 @@ class PtyMeter(MeterLine):
     def plug_in(self) -> None:
         """Open the pty and serve it."""
         self._closing = False
-        self._master, slave = os.openpty()
-        mode = termios.tcgetattr(slave)
-        mode[0], mode[1], mode[3] = 0, 0, 0  # raw, no echo
-        termios.tcsetattr(slave, termios.TCSANOW, mode)
-        self.path.unlink(missing_ok=True)
-        self.path.symlink_to(os.ttyname(slave))
-        self._slave = slave  # held open, so that bytes written before the driver opens it are not lost
+        self._master, self._slave = raw_pty(self.path)
         self._thread = threading.Thread(target=self._run, args=(self._master,), daemon=True)
         self._thread.start()
 

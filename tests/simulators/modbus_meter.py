@@ -25,6 +25,7 @@ from pymodbus import FramerType
 from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
+from raw_pty import raw_pty
 
 PATIENCE_S = 10.0
 
@@ -165,7 +166,7 @@ class PtyModbus(ModbusServer):
         self.path = path
         self.baud = baud
         self._unit = unit
-        self._far, far_slave = _raw_pty()
+        self._far, far_slave = raw_pty()
         self._far_slave = far_slave
         self._carrier: threading.Thread | None = None
         port = os.ttyname(far_slave)
@@ -178,9 +179,7 @@ class PtyModbus(ModbusServer):
 
     def plug_in(self) -> None:
         self._unplugging = False
-        self._near, self._near_slave = _raw_pty()
-        self.path.unlink(missing_ok=True)
-        self.path.symlink_to(os.ttyname(self._near_slave))
+        self._near, self._near_slave = raw_pty(self.path)
         self._carrier = threading.Thread(target=self._carry, daemon=True)
         self._carrier.start()
 
@@ -241,11 +240,3 @@ class TcpModbus(ModbusServer):
     @property
     def place(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-
-def _raw_pty() -> tuple[int, int]:
-    master, slave = os.openpty()
-    mode = termios.tcgetattr(slave)
-    mode[0], mode[1], mode[3] = 0, 0, 0  # raw, no echo
-    termios.tcsetattr(slave, termios.TCSANOW, mode)
-    return master, slave

@@ -2,11 +2,15 @@
 
 Written from its firmware's behaviour; no real device was at hand. Run as a program it serves one until its input ends:
 
-    python powersensor3_device.py LINK [DRIFT_PPM]
+    python powersensor3_device.py LINK [DRIFT_PPM [usb]]
+
+With `usb` the line holds as little as the kernel does of a terminal on USB, and the program runs before all others
+where it may, as a device has its own processor.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import struct
@@ -14,13 +18,18 @@ import sys
 import termios
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from raw_pty import raw_pty
 
 INTERVAL_US = 50
 MIDDLE = 512  # level of a current sensor at no current
 MOST_AT_ONCE = 60
-LINE_BYTES = 48 * 1024  # beside the 16 KiB of a pty: 64 KiB, less than the kernel keeps of a terminal on USB
+LINE_BYTES = 48 * 1024  # beside the 16 KiB of a pty: so much that a busy machine does not spoil a test
+# What the kernel keeps of a terminal on USB at full speed (cdc-acm, n_tty): not read yet, and in 16 transfers.
+TERMINAL_BYTES, TRANSFER_BYTES = 4096 - 128, 16 * 128
 STOP = b"\xff\x3f\xff\x3f"
 
 
@@ -85,6 +94,7 @@ class SimDevice:
     cut: int = 0  # bytes to leave out next
     insert: bytes = b""  # bytes to put in next
     markers: int = 0
+    usb: bool = False  # see above
     stuck: bool = False
     streaming: bool = False
     _bodies: list[bytes] = field(default_factory=list)
@@ -135,13 +145,8 @@ class PtyDevice:
     def plug_in(self) -> None:
         self._closing = False
         self._waiting = bytearray()
-        self._master, self._slave = os.openpty()
-        mode = termios.tcgetattr(self._slave)
-        mode[0], mode[1], mode[3] = 0, 0, 0  # raw, no echo
-        termios.tcsetattr(self._slave, termios.TCSANOW, mode)
+        self._master, self._slave = raw_pty(self.path)
         os.set_blocking(self._master, False)
-        self.path.unlink(missing_ok=True)
-        self.path.symlink_to(os.ttyname(self._slave))
         self.device.streaming = False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -186,20 +191,29 @@ class PtyDevice:
 
     def _send(self, data: bytes) -> None:
         """What does not fit into the line at once waits, as it does in the kernel's buffers of a real USB line."""
-        room = LINE_BYTES - len(self._waiting)
-        self.device.overrun_bytes += max(len(data) - room, 0)
-        self._waiting += data[:room]
+        room = (TRANSFER_BYTES if self.device.usb else LINE_BYTES) - len(self._waiting)
+        free = TERMINAL_BYTES - self._unread_bytes() if self.device.usb else 4096
+        self.device.overrun_bytes += max(len(data) - room - max(free, 0), 0)
+        self._waiting += data[: room + max(free, 0)]
         try:
-            while self._waiting and (sent := os.write(self._master, self._waiting[:4096])):
+            while self._waiting and free > 0 and (sent := os.write(self._master, self._waiting[: min(free, 4096)])):
                 del self._waiting[:sent]
+                free -= sent if self.device.usb else 0
         except BlockingIOError:
             pass
+
+    def _unread_bytes(self) -> int:
+        return int(struct.unpack("i", fcntl.ioctl(self._slave, termios.FIONREAD, bytes(4)))[0])
 
 
 if __name__ == "__main__":
     drift = float(sys.argv[2]) * 1e-6 if len(sys.argv) > 2 else 0.0
+    as_usb = sys.argv[3:] == ["usb"]
+    if as_usb:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
     rails = [SimRail("slot_3V3", 300, 520, 560), SimRail("slot_12V"), SimRail("ext_1"), SimRail("ext_2", high=900)]
-    served = PtyDevice(SimDevice(rails, drift=drift), Path(sys.argv[1]))
+    served = PtyDevice(SimDevice(rails, drift=drift, usb=as_usb), Path(sys.argv[1]))
     print("ready", flush=True)
     sys.stdin.read()
     made, overrun = served.device.made, served.device.overrun_bytes

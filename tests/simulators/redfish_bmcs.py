@@ -4,7 +4,9 @@ Their resources are those of `redfish_tree`, with power from `MeteredPower` (its
 counter that integrates it. Others: user, password; parts=environment,sensors,power; sessions=0: only Basic;
 fragment=S: answers come byte by byte, a byte each S seconds; slow=S: late; garbage=N: every Nth answer is noise;
 cut=N: every Nth is cut off; close=N: the connection is closed after every Nth; expire=N: a session ends after N
-requests; energy=0: no counter; mute_after=N: silent from the Nth on; status=N: every resource but the root answers so.
+requests; energy=0: no counter; mute_after=N: silent from the Nth on; status=N: every resource but the root answers so;
+room=N sessions; logins=N: no session can be opened after the Nth, of those it writes a line; location=URL: the begin
+of what it calls sessions.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class RedfishBmc:
         self.basic = (
             "Basic " + b64encode(f"{told.get('user', 'monitor')}:{told.get('password', 'secret')}".encode()).decode()
         )
-        self.answers = 0
+        self.answers = self.logins = 0
         self.began = time.monotonic()
         self.random = random.Random(2)
 
@@ -54,9 +56,18 @@ class RedfishBmc:
             asked = json.loads(body)
             if self.basic != "Basic " + b64encode(f"{asked['UserName']}:{asked['Password']}".encode()).decode():
                 return 401, [], b"{}"
+            print("login", flush=True)
+            self.logins += 1
+            most, room = int(self.told.get("logins", "1000000")), int(self.told.get("room", "1000000"))
+            if self.logins > most or len(self.tokens) >= room:
+                return 503, [], b"{}"
             token = self.random.randbytes(12).hex()
             self.tokens[token] = int(self.told.get("expire", "1000000"))
-            return 201, [f"X-Auth-Token: {token}", f"Location: {_SESSIONS}/{token[:4]}"], b"{}"
+            return (
+                201,
+                [f"X-Auth-Token: {token}", f"Location: {self.told.get('location', '')}{_SESSIONS}/{token[:4]}"],
+                b"{}",
+            )
         if path == "/redfish/v1":
             return 200, [], json.dumps(self.tree[path]).encode()
         token = headers.get("x-auth-token", "")
