@@ -16,10 +16,13 @@ from typing import Final
 import msgspec
 
 from power_agent.messages import Event, Stream
+from power_agent.row_format import row_struct
 from power_agent.service.sent_files import SentFile, sent_files
-from power_agent.spool import SpoolDamaged, SpoolReader
-from power_agent.wire.frames import MAX_CHUNK_BYTES
+from power_agent.spool import MAX_BATCH_BYTES, NumberedBatch, SpoolDamaged, SpoolReader
+from power_agent.wire.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
 from power_agent.wire.messages import (
+    MAX_EVENTS,
+    MAX_META_CHARACTERS,
     Ack,
     BatchFrame,
     BulkFromAgent,
@@ -41,6 +44,8 @@ BATCHES_AT_ONCE: Final = 16
 PAIRS_AT_ONCE: Final = 5000
 MAX_FILES: Final = 10_000  # of a session, as the director takes them
 MAX_NAMES_BYTES: Final = 1 << 20  # of all of them: they must fit into one HandOver
+
+_LEVELS = ("error", "warning", "info")
 
 _host_file: msgspec.msgpack.Decoder[HostFile] = msgspec.msgpack.Decoder(HostFile)
 
@@ -78,7 +83,8 @@ class Uplink:
         self._tables_acked = 0
         self._tables_last: TablesUpdate | None = None
         self._clock_ns: int | None = None  # of the last pair that was acknowledged
-        self._damaged = 0
+        self._damaged: set[int] = set()  # numbers of batches
+        self._row_sizes: dict[int, int] = {}  # by declared stream
         self._unreadable: set[str] = set()  # names of files
         self._refusal = ""
         self._finishing = False
@@ -158,7 +164,8 @@ class Uplink:
             self._resume_known = True
             self._forget_way()
             self._resume_known = True
-        self.whole = self.whole or (message.whole and self._handed_over)
+        # A director that had all of it before one of us was started again need not be told what it has.
+        self.whole = self.whole or (message.whole and self._finishing)
 
     def work(self, credit_bytes: int) -> int:
         """Send what may be sent, at most `credit_bytes` of rows and file contents; how many were sent."""
@@ -223,13 +230,12 @@ class Uplink:
         if self._declared is None or now_s >= self._tables_s:
             streams = self._reader.streams()
             if streams != self._declared:
-                message = StreamsDeclared(
-                    session=self.session, host=self._host, streams=streams, meta=self._reader.meta()
-                )
+                message = StreamsDeclared(session=self.session, host=self._host, streams=streams, meta=self._meta())
                 if not self._send(message):
                     return False
                 self._forget_way()
                 self._declared = streams
+                self._row_sizes = {stream.id: row_struct(stream.channels).size for stream in streams}
                 self._heard_s = now_s
                 self._tables_s = now_s + TABLES_S
         return self._resume_known
@@ -242,15 +248,14 @@ class Uplink:
             for batch in found:
                 if sent >= credit_bytes:
                     return sent
-                try:
-                    intact = zlib.crc32(batch.payload) == batch.crc32 and batch.rows > 0
-                except TypeError:  # a damaged file may give anything
-                    intact = False
-                previous = self._on_way[-1][0] if self._on_way else self._acked_seq
-                if not intact:
-                    self._damaged += 1
+                if batch.stream not in self._row_sizes and self._is_new(batch.stream):
+                    self._declared = None  # it comes first
+                    return sent
+                if not self._is_intact(batch):
+                    self._damaged.add(batch.seq)
                     self._sent_seq = batch.seq
                     continue
+                previous = self._on_way[-1][0] if self._on_way else self._acked_seq
                 message = BatchFrame(
                     session=self.session,
                     host=self._host,
@@ -269,6 +274,25 @@ class Uplink:
             if len(found) < BATCHES_AT_ONCE:
                 return sent
         return sent
+
+    def _is_new(self, stream: int) -> bool:
+        assert self._reader is not None
+        return any(known.id == stream for known in self._reader.streams())
+
+    def _is_intact(self, batch: NumberedBatch) -> bool:
+        """Whether the director can take it: one that it cannot would be asked for again for ever."""
+        row_size = self._row_sizes.get(batch.stream, 0)
+        try:
+            size = len(batch.payload)
+            fits = 0 < size == batch.rows * row_size and size <= max(MAX_BATCH_BYTES, row_size)
+            return fits and zlib.crc32(batch.payload) == batch.crc32
+        except TypeError:  # a damaged file may give anything
+            return False
+
+    def _meta(self) -> dict[str, str]:
+        """Table `meta`, as far as it may be sent."""
+        assert self._reader is not None
+        return {key: text for key, text in self._reader.meta().items() if len(text) <= MAX_META_CHARACTERS}
 
     def _files(self) -> Iterator[tuple[str, SentFile]]:
         count, name_bytes = 0, 0
@@ -320,8 +344,10 @@ class Uplink:
             EventCount(event=Event(t_ns=t_ns, level=level, source=source, text=text), count=times)
             for t_ns, level, source, text, times in self._reader.logged_events()
         ]
+        events = _bounded(events)
         if self._damaged:
-            text = f"{self._damaged} batches were damaged on the disk of {self._host}; the readings in them are missing"
+            count = len(self._damaged)
+            text = f"{count} batches were damaged on the disk of {self._host}; the readings in them are missing"
             events.append(EventCount(event=Event(t_ns=0, level="error", source="uplink", text=text)))
         update = TablesUpdate(
             session=self.session,
@@ -330,7 +356,7 @@ class Uplink:
             clock=[ClockPairRow(*pair) for pair in pairs],
             ticks=self._reader.ticks(),
             events=events,
-            meta=self._reader.meta(),
+            meta=self._meta(),
         )
         last = self._tables_last
         if not pairs and last is not None and _same_tables(update, last):
@@ -368,6 +394,22 @@ class Uplink:
     def _problem(self, text: str) -> None:
         if text not in self._problems and len(self._problems) < 20:
             self._problems.append(text)
+
+
+def _bounded(counts: list[EventCount]) -> list[EventCount]:
+    """As many as one message takes, the worst ones first; how many others there are is told in their place."""
+    size = 0
+    kept: list[EventCount] = []
+    for each in sorted(counts, key=lambda each: _LEVELS.index(each.event.level)):
+        size += len(each.event.text.encode("utf-8", "replace")) + len(each.event.source.encode("utf-8", "replace"))
+        if len(kept) >= MAX_EVENTS - 2 or size > MAX_FRAME_BYTES // 2:
+            break
+        kept.append(each)
+    if len(kept) == len(counts):
+        return counts
+    text = f"{len(counts) - len(kept)} more kinds of events happened than are handed over"
+    event = Event(t_ns=counts[0].event.t_ns, level="warning", source="uplink", text=text)
+    return [*kept, EventCount(event=event)]
 
 
 def _same_tables(one: TablesUpdate, other: TablesUpdate) -> bool:
