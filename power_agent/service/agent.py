@@ -89,13 +89,13 @@ class Agent:
         self._run = RunFolder(options.run_dir)
         self._context: zmq.Context[Any] = zmq.Context()
         self._sockets = connect(self._context, options.director, options.own, options.director_key)
-        self._bulk = BulkSender(self._sockets, self.host)
-        self._clock = ClockAsker(self._sockets, self.host)
-        self._clock_state = ClockState()
+        self._bulk = BulkSender(self._sockets.bulk, self.host, tell)
+        self._clock = ClockAsker(self._sockets.clock, self.host, tell)
+        self._clock_state = ClockState(tell=tell)
         self._jobs = Jobs(self, tell)
         self._start_id = secrets.token_hex(8)
         self._link = ControlLink(
-            self._sockets,
+            self._sockets.control,
             hello=self._hello,
             heartbeat=self._heartbeat,
             on_message=self._on_message,

@@ -118,6 +118,16 @@ class Uplink:
         self._finishing = True
 
     @property
+    def is_finishing(self) -> bool:
+        """Whether sampling has ended."""
+        return self._finishing
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds the spool open."""
+        return self._reader is not None
+
+    @property
     def is_refused(self) -> bool:
         """Whether the director does not take it now."""
         return bool(self._refusal)
@@ -130,6 +140,7 @@ class Uplink:
         """Something went wrong here that should not: go on after a pause."""
         self._problem(f"handing over {self.session} failed, and is tried again: {type(error).__name__}: {error}")
         self.reset()
+        self.close()
         self._not_before_s = self._clock_s() + PAUSE_S
 
     def reset(self) -> None:
@@ -138,7 +149,7 @@ class Uplink:
         self._forget_way()
 
     def close(self) -> None:
-        """Let go of the spool."""
+        """Let go of the spool; it is opened again where there is more to do."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -149,6 +160,7 @@ class Uplink:
         if isinstance(message, BulkRefused):
             self._refusal = f"the director does not take {self.session} now: {message.reason}"
             self.reset()
+            self.close()  # until it is asked again
             self._not_before_s = self._heard_s + PAUSE_S
             return
         self._refusal = ""
@@ -166,6 +178,8 @@ class Uplink:
             self._resume_known = True
         # A director that had all of it before one of us was started again need not be told what it has.
         self.whole = self.whole or (message.whole and self._finishing)
+        if self.whole:
+            self.close()
 
     def work(self, credit_bytes: int) -> int:
         """Send what may be sent, at most `credit_bytes` of rows and file contents; how many were sent."""
@@ -179,16 +193,19 @@ class Uplink:
                 return 0
             if now_s < self._look_s:
                 return 0
-            sent = self._send_batches(credit_bytes)
-            sent += self._send_files(credit_bytes - sent)
-            if sent == 0:
-                self._look_s = now_s + LOOK_S
+            sent = 0
+            if credit_bytes > 0:
+                sent = self._send_batches(credit_bytes)
+                sent += self._send_files(credit_bytes - sent)
+                if sent == 0:
+                    self._look_s = now_s + LOOK_S
             if now_s >= self._tables_s or self._finishing:
                 self._send_tables(now_s)
             self._hand_over()
             return sent
         except SpoolDamaged as error:
             self._problem(str(error))
+            self.close()
             self._not_before_s = now_s + PAUSE_S
             return 0
 
