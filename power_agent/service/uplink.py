@@ -9,15 +9,13 @@ from __future__ import annotations
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
-
-import msgspec
+from typing import Final, Literal
 
 from power_agent.messages import Event, Stream
 from power_agent.row_format import row_struct
-from power_agent.service.sent_files import SentFile, sent_files
+from power_agent.service.session_files import SessionFiles
 from power_agent.spool import MAX_BATCH_BYTES, NumberedBatch, SpoolDamaged, SpoolReader
 from power_agent.wire.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
 from power_agent.wire.messages import (
@@ -31,7 +29,6 @@ from power_agent.wire.messages import (
     EventCount,
     FileChunk,
     HandOver,
-    HostFile,
     StreamsDeclared,
     TablesUpdate,
 )
@@ -42,12 +39,8 @@ SILENCE_S: Final = 3.0  # without an answer: declare again
 PAUSE_S: Final = 5.0  # after a refusal
 BATCHES_AT_ONCE: Final = 16
 PAIRS_AT_ONCE: Final = 5000
-MAX_FILES: Final = 10_000  # of a session, as the director takes them
-MAX_NAMES_BYTES: Final = 1 << 20  # of all of them: they must fit into one HandOver
 
 _LEVELS = ("error", "warning", "info")
-
-_host_file: msgspec.msgpack.Decoder[HostFile] = msgspec.msgpack.Decoder(HostFile)
 
 
 class Uplink:
@@ -68,7 +61,7 @@ class Uplink:
         self._problems: list[str] = []  # each once
         self._host = host
         self._spool = spool
-        self._folders = dict(folders)
+        self._files = SessionFiles(folders)
         self._send = send
         self._clock_s = clock_s
         self._reader: SpoolReader | None = None
@@ -85,7 +78,6 @@ class Uplink:
         self._clock_ns: int | None = None  # of the last pair that was acknowledged
         self._damaged: set[int] = set()  # numbers of batches
         self._row_sizes: dict[int, int] = {}  # by declared stream
-        self._unreadable: set[str] = set()  # names of files
         self._refusal = ""
         self._finishing = False
         self._handed_over = False
@@ -98,7 +90,8 @@ class Uplink:
     @property
     def problems(self) -> list[str]:
         """What a person should know, in plain words."""
-        return [*self._problems, *([self._refusal] if self._refusal else [])]
+        refusal = [self._refusal] if self._refusal else []
+        return [*self._problems, *refusal, *(f"session {self.session}: {text}" for text in self._files.problems())]
 
     @property
     def bytes_on_way(self) -> int:
@@ -311,36 +304,16 @@ class Uplink:
         assert self._reader is not None
         return {key: text for key, text in self._reader.meta().items() if len(text) <= MAX_META_CHARACTERS}
 
-    def _files(self) -> Iterator[tuple[str, SentFile]]:
-        count, name_bytes = 0, 0
-        for kind, folder in self._folders.items():
-            for file in sent_files(folder):
-                name = f"{kind}/{file.name}"
-                try:
-                    _host_file.decode(msgspec.msgpack.encode(name))
-                except (msgspec.ValidationError, UnicodeEncodeError):
-                    text = f"{folder}/{file.name} is not sent: give it a name of letters, digits and . _ + - alone"
-                    self._problem(text.encode("utf-8", "backslashreplace").decode())
-                    continue
-                count, name_bytes = count + 1, name_bytes + len(name)
-                if count > MAX_FILES or name_bytes > MAX_NAMES_BYTES:
-                    self._problem(f"{folder} holds more files than are sent: {MAX_FILES}, or 1 MiB of their names")
-                    return
-                if name not in self._unreadable:
-                    yield name, file
-
     def _send_files(self, credit_bytes: int) -> int:
         sent = 0
-        for name, file in self._files():
+        for name, file in self._files.found():
             offset, size = self._sent_sizes.get(name, -1), file.size
             while sent < credit_bytes and (offset < size):
                 start = max(0, offset)
                 try:
                     content = file.read(start, min(MAX_CHUNK_BYTES, size - start))
                 except OSError as error:
-                    if not isinstance(error, FileNotFoundError):
-                        self._unreadable.add(name)
-                        self._problem(f"{name} of {self.session} is not sent: {error.strerror or error}")
+                    self._files.is_unreadable(name, error)
                     break
                 chunk = FileChunk(session=self.session, host=self._host, path=name, offset=start, content=content)
                 if not self._push(chunk):
@@ -361,11 +334,7 @@ class Uplink:
             EventCount(event=Event(t_ns=t_ns, level=level, source=source, text=text), count=times)
             for t_ns, level, source, text, times in self._reader.logged_events()
         ]
-        events = _bounded(events)
-        if self._damaged:
-            count = len(self._damaged)
-            text = f"{count} batches were damaged on the disk of {self._host}; the readings in them are missing"
-            events.append(EventCount(event=Event(t_ns=0, level="error", source="uplink", text=text)))
+        events = _bounded([*events, *self._own_events()])
         update = TablesUpdate(
             session=self.session,
             host=self._host,
@@ -385,6 +354,16 @@ class Uplink:
             # A long recording has many pairs: no pause while there are more.
             self._tables_s = now_s if len(pairs) == PAIRS_AT_ONCE else now_s + TABLES_S
 
+    def _own_events(self) -> list[EventCount]:
+        """What became of all this on its way, for the report. The director keeps each text that it is told."""
+        own = []
+        if self._damaged:
+            text = f"a batch was damaged on the disk of {self._host}; the readings in it are missing"
+            own.append(EventCount(event=_uplink_event("error", text), count=len(self._damaged)))
+        if self._finishing:  # before, the figures change
+            own += [EventCount(event=_uplink_event("warning", text)) for text in self._files.left_out()]
+        return own
+
     def _hand_over(self) -> None:
         """Say that this is all, once all is acknowledged."""
         assert self._reader is not None
@@ -395,7 +374,7 @@ class Uplink:
         last_ns = self._clock_ns if self._clock_ns is not None else -(2**63)
         if self._reader.clock_after(last_ns, 1):
             return
-        files = {name: file.size for name, file in self._files()}
+        files = {name: file.size for name, file in self._files.found()}
         if any(self._acked_sizes.get(name, -1) < size for name, size in files.items()):
             return
         message = HandOver(
@@ -424,9 +403,12 @@ def _bounded(counts: list[EventCount]) -> list[EventCount]:
         kept.append(each)
     if len(kept) == len(counts):
         return counts
-    text = f"{len(counts) - len(kept)} more kinds of events happened than are handed over"
-    event = Event(t_ns=counts[0].event.t_ns, level="warning", source="uplink", text=text)
-    return [*kept, EventCount(event=event)]
+    event = _uplink_event("warning", "more happened than is handed over; the count says how many kinds of it")
+    return [*kept, EventCount(event=event, count=len(counts) - len(kept))]
+
+
+def _uplink_event(level: Literal["warning", "error"], text: str) -> Event:
+    return Event(t_ns=0, level=level, source="uplink", text=text)
 
 
 def _same_tables(one: TablesUpdate, other: TablesUpdate) -> bool:
