@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from power_agent.messages import Event, Stream
 from power_agent.row_format import row_struct
 from power_agent.service.session_files import SessionFiles
@@ -65,6 +67,7 @@ class Uplink:
         self._send = send
         self._clock_s = clock_s
         self._reader: SpoolReader | None = None
+        self._streams: list[Stream] = []  # of the spool, when it was last looked at
         self._declared: list[Stream] | None = None  # None: not since the last silence or refusal
         self._resume_known = False  # the director has told where to go on
         self._sent_seq = 0
@@ -238,17 +241,23 @@ class Uplink:
         """Whether batches may be sent: the streams are declared, and the director has said where to go on."""
         assert self._reader is not None
         if self._declared is None or now_s >= self._tables_s:
-            streams = self._reader.streams()
-            if streams != self._declared:
-                message = StreamsDeclared(session=self.session, host=self._host, streams=streams, meta=self._meta())
-                if not self._send(message):
-                    return False
-                self._forget_way()
-                self._declared = streams
-                self._row_sizes = {stream.id: row_struct(stream.channels).size for stream in streams}
-                self._heard_s = now_s
-                self._tables_s = now_s + TABLES_S
-        return self._resume_known
+            self._streams = self._reader.streams()
+        known = self._declared
+        if known is not None:
+            same = self._streams[: len(known)]
+            known = self._declared = same if same == known else None  # the same objects are compared at once
+        if known is not None and (len(known) == len(self._streams) or not self._resume_known):
+            return self._resume_known
+        # Of many, some at a time: they must fit into a message.
+        more = _fitting(self._streams[len(known or []) :])
+        if not self._send(StreamsDeclared(session=self.session, host=self._host, streams=more, meta=self._meta())):
+            return False
+        self._forget_way()
+        self._declared = [*(known or []), *more]
+        self._row_sizes = {stream.id: row_struct(stream.channels).size for stream in self._declared}
+        self._heard_s = now_s
+        self._tables_s = now_s + TABLES_S
+        return False
 
     def _send_batches(self, credit_bytes: int) -> int:
         assert self._reader is not None
@@ -390,6 +399,16 @@ class Uplink:
     def _problem(self, text: str) -> None:
         if text not in self._problems and len(self._problems) < 20:
             self._problems.append(text)
+
+
+def _fitting(streams: list[Stream]) -> list[Stream]:
+    """The first of them, as many as go into one message; one at least, if there is any."""
+    size = 0
+    for number, stream in enumerate(streams):
+        size += len(msgspec.msgpack.encode(stream))
+        if size > MAX_FRAME_BYTES // 2 and number:
+            return streams[:number]
+    return streams
 
 
 def _bounded(counts: list[EventCount]) -> list[EventCount]:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from made_spool import MadeSpool, made_rows, made_stream, read_instants
 
@@ -13,7 +14,7 @@ from director.fleet.store import FleetStore
 from power_agent.event_log import LoggedEvent
 from power_agent.service.uplink import SILENCE_S, Uplink
 from power_agent.spool import Batch, SpoolReader
-from power_agent.wire.frames import bulk_from_agent, encode
+from power_agent.wire.frames import MAX_FRAME_BYTES, bulk_from_agent, encode
 from power_agent.wire.messages import Ack, BulkFromAgent, BulkRefused
 
 
@@ -122,6 +123,23 @@ def test_however_much_happened_it_is_handed_over(site: Site, count: int, length:
     else:
         (more,) = (times for text, times in events.items() if "more happened than is handed over" in text)
         assert more + len(events) - 1 == count + 1, "kept and not kept make all"
+
+
+def test_thousands_of_channels_go_over_though_no_message_holds_them_all(site: Site) -> None:
+    site.spool.add(2)
+    wide = [made_stream(channels=4000, number=number) for number in range(1, 6)]
+    assert sum(len(msgspec.msgpack.encode(stream)) for stream in wide) > MAX_FRAME_BYTES
+    site.spool.writer.write(streams=wide[:4], batches=[Batch(s.id, 1, made_rows(s, 0, 1)) for s in wide[:4]])
+    site.turns(10)
+    site.spool.writer.write(streams=wide[4:], batches=[Batch(5, 1, made_rows(wide[4], 0, 1))])
+    site.turns(10)
+    site.uplink.reset()
+    assert site.whole_after()
+    reader = SpoolReader(site.session / "spool" / "node0.sqlite")
+    assert reader.streams() == [made_stream(), *wide]
+    assert [len(list(reader.batches(stream.id))) for stream in reader.streams()] == [2, 1, 1, 1, 1, 1]
+    reader.close()
+    assert not any(isinstance(reply, BulkRefused) or reply.resend for reply in site.replies)
 
 
 def damage(path: Path, statement: str) -> None:
