@@ -264,7 +264,6 @@ class AgentSession:
             stage=self.folder.record.stage,
             state=state,
             t_ns=since_ns,
-            streams=ready.streams if ready is not None else [],
             drivers=ready.drivers if ready is not None else [],
             tail_s=min(3600.0, self._tail_s),
             problems=list(self._problems),

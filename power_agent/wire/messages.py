@@ -122,8 +122,7 @@ class SamplingState(_Message, frozen=True, kw_only=True):
     stage: Stage
     state: Literal["starting", "sampling", "stopping", "stopped", "failed"]
     t_ns: Int64  # when that state began
-    streams: list[Stream] = []  # of "sampling": what its sampler's Ready said
-    drivers: list[DriverState] = []
+    drivers: list[DriverState] = []  # of "sampling": what its sampler's Ready said
     tail_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0  # to sample on after the work
     problems: Annotated[list[Text], Meta(max_length=20)] = []  # of "failed": why, and what to do
 
