@@ -259,6 +259,8 @@ def test_a_mark_that_is_lost_is_told_but_does_not_stop_the_script(tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
+        ("director keys init", 1, "name a folder with --keys"),
+        ("director serve", 1, "name a folder with --keys"),
         ("mark begin epoch", 0, ""),
         ("serve --help", 0, ""),
         ("serve --director 127.0.0.1:9", 2, "name folders with --state and --keys"),
@@ -273,8 +275,9 @@ def test_a_user_without_a_home_is_told_what_to_name(words: str, code: int, text:
     if shutil.which("unshare") is None or subprocess.run([*as_unknown, "true"], check=False).returncode:
         pytest.skip("needs user namespaces, to be a user that nobody knows")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOME", "XDG_"))}
+    module = [sys.executable, "-m", "director.cli"] if words.startswith("director ") else MODULE
     done = subprocess.run(
-        [*as_unknown, *MODULE, *shlex.split(words)],
+        [*as_unknown, *module, *shlex.split(words.removeprefix("director "))],
         env=environment,
         capture_output=True,
         text=True,
