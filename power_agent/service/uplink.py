@@ -11,17 +11,15 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
-
-import msgspec
+from typing import Final
 
 from power_agent.messages import Event, Stream
 from power_agent.row_format import row_struct
+from power_agent.service.message_limits import bounded, fitting, uplink_event
 from power_agent.service.session_files import SessionFiles
 from power_agent.spool import MAX_BATCH_BYTES, NumberedBatch, SpoolDamaged, SpoolReader
-from power_agent.wire.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
+from power_agent.wire.frames import MAX_CHUNK_BYTES
 from power_agent.wire.messages import (
-    MAX_EVENTS,
     MAX_META_CHARACTERS,
     Ack,
     BatchFrame,
@@ -41,8 +39,6 @@ SILENCE_S: Final = 3.0  # without an answer: declare again
 PAUSE_S: Final = 5.0  # after a refusal
 BATCHES_AT_ONCE: Final = 16
 PAIRS_AT_ONCE: Final = 5000
-
-_LEVELS = ("error", "warning", "info")
 
 
 class Uplink:
@@ -249,7 +245,7 @@ class Uplink:
         if known is not None and (len(known) == len(self._streams) or not self._resume_known):
             return self._resume_known
         # Of many, some at a time: they must fit into a message.
-        more = _fitting(self._streams[len(known or []) :])
+        more = fitting(self._streams[len(known or []) :])
         if not self._send(StreamsDeclared(session=self.session, host=self._host, streams=more, meta=self._meta())):
             return False
         self._forget_way()
@@ -343,7 +339,7 @@ class Uplink:
             EventCount(event=Event(t_ns=t_ns, level=level, source=source, text=text), count=times)
             for t_ns, level, source, text, times in self._reader.logged_events()
         ]
-        events = _bounded([*events, *self._own_events()])
+        events = bounded([*events, *self._own_events()])
         update = TablesUpdate(
             session=self.session,
             host=self._host,
@@ -368,9 +364,9 @@ class Uplink:
         own = []
         if self._damaged:
             text = f"a batch was damaged on the disk of {self._host}; the readings in it are missing"
-            own.append(EventCount(event=_uplink_event("error", text), count=len(self._damaged)))
+            own.append(EventCount(event=uplink_event("error", text), count=len(self._damaged)))
         if self._finishing:  # before, the figures change
-            own += [EventCount(event=_uplink_event("warning", text)) for text in self._files.left_out()]
+            own += [EventCount(event=uplink_event("warning", text)) for text in self._files.left_out()]
         return own
 
     def _hand_over(self) -> None:
@@ -399,35 +395,6 @@ class Uplink:
     def _problem(self, text: str) -> None:
         if text not in self._problems and len(self._problems) < 20:
             self._problems.append(text)
-
-
-def _fitting(streams: list[Stream]) -> list[Stream]:
-    """The first of them, as many as go into one message; one at least, if there is any."""
-    size = 0
-    for number, stream in enumerate(streams):
-        size += len(msgspec.msgpack.encode(stream))
-        if size > MAX_FRAME_BYTES // 2 and number:
-            return streams[:number]
-    return streams
-
-
-def _bounded(counts: list[EventCount]) -> list[EventCount]:
-    """As many as one message takes, the worst ones first; how many others there are is told in their place."""
-    size = 0
-    kept: list[EventCount] = []
-    for each in sorted(counts, key=lambda each: _LEVELS.index(each.event.level)):
-        size += len(each.event.text.encode("utf-8", "replace")) + len(each.event.source.encode("utf-8", "replace"))
-        if len(kept) >= MAX_EVENTS - 2 or size > MAX_FRAME_BYTES // 2:
-            break
-        kept.append(each)
-    if len(kept) == len(counts):
-        return counts
-    event = _uplink_event("warning", "more happened than is handed over; the count says how many kinds of it")
-    return [*kept, EventCount(event=event, count=len(counts) - len(kept))]
-
-
-def _uplink_event(level: Literal["warning", "error"], text: str) -> Event:
-    return Event(t_ns=0, level=level, source="uplink", text=text)
 
 
 def _same_tables(one: TablesUpdate, other: TablesUpdate) -> bool:
