@@ -71,7 +71,7 @@ def serve(pipe: Connection) -> None:
 def ask(seconds: float) -> None:
     """The agent."""
     context: zmq.Context[Any] = zmq.Context()
-    asker = ClockAsker(connect(context, ADDRESS, None, None), "node0")
+    asker = ClockAsker(connect(context, ADDRESS, None, None).clock, "node0")
     asker.start()
     time.sleep(seconds)
     asker.close()

@@ -24,6 +24,7 @@ from director.commands import (
     session,
 )
 from director.commands.parser import Commands, Parser, WrongUsage, fail
+from power_agent.config_folder import NoHome
 
 EXAMPLES = """\
 examples:
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except WrongUsage as error:
         return fail(f"{error}\nTry `power-director --help` or `power-director COMMAND --help`.", 2)
+    except NoHome as error:
+        return fail(f"{error}: name a folder with --keys", 1)
     except KeyboardInterrupt:
         return 130
 

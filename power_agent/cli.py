@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from power_agent.completion import EXAMPLES as _COMPLETION_EXAMPLES
 from power_agent.completion import SHELLS, NoCompletion, script
@@ -81,28 +82,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+def _add(commands: Any, name: str, text: str, examples: str, **more: Any) -> argparse.ArgumentParser:
+    """A command, described by its help unless otherwise said."""
+    more.setdefault("description", f"{text[:1].upper()}{text[1:]}.")
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, epilog=examples, formatter_class=formatter, **more
+    )
+    return parser
 
 
 def _parser() -> argparse.ArgumentParser:
-    examples = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="power-agent",
         description="See what power and energy can be measured here, mark phases of a workload, and serve a director.",
         epilog=_EXAMPLES,
-        formatter_class=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    devices = commands.add_parser(
+    devices = _add(
+        commands,
         "devices",
-        help="list what can be measured here, and what would make the rest work",
+        "list what can be measured here, and what would make the rest work",
+        _DEVICES_EXAMPLES,
         description="List every channel that can be measured here. For each driver that cannot be used:\n"
         "why, and what would change it.",
-        epilog=_DEVICES_EXAMPLES,
-        formatter_class=examples,
     )
     devices.add_argument("--json", action="store_true", help="print JSON for programs")
     devices.add_argument(
@@ -123,12 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         help="where /sys, /proc and /dev of the machine are mounted, such as /host in a container",
     )
 
-    mark = commands.add_parser(
+    mark = _add(
+        commands,
         "mark",
-        help="mark a phase of a workload from a shell script",
+        "mark a phase of a workload from a shell script",
+        _MARK_EXAMPLES,
         description="Mark where a phase begins or ends, or one instant.\nDoes nothing where no measurement runs.",
-        epilog=_MARK_EXAMPLES,
-        formatter_class=examples,
     )
     mark.add_argument("op", choices=("begin", "end", "point"), help="a phase begins or ends; or one instant")
     mark.add_argument("name", metavar="NAME", help="name of the phase: epoch, eval, …")
@@ -146,55 +152,16 @@ def _parser() -> argparse.ArgumentParser:
     mark.add_argument("--verbose", action="store_true", help="say so where no measurement runs")
 
     text = "trust a director on another machine, and print what makes it trust this agent"
-    enroll = commands.add_parser(
-        "enroll",
-        help=text,
-        description=_sentence(text),
-        epilog=_ENROLL_EXAMPLES,
-        formatter_class=examples,
-    )
-    add_enroll_options(enroll)
-
+    add_enroll_options(_add(commands, "enroll", text, _ENROLL_EXAMPLES))
     text = "record on this host for a director, and hand over"
-    serve = commands.add_parser(
-        "serve",
-        help=text,
-        description=_sentence(text),
-        epilog=_SERVE_EXAMPLES,
-        formatter_class=examples,
-        allow_abbrev=False,
-    )
-    add_serve_options(serve)
-
+    add_serve_options(_add(commands, "serve", text, _SERVE_EXAMPLES, allow_abbrev=False))
     text = "run a command here, measured in a session of a director's"
-    run = commands.add_parser(
-        "run",
-        help=text,
-        usage="power-agent run --director ADDR [options] -- CMD [ARGUMENT ...]",
-        description=_sentence(text),
-        epilog=_RUN_EXAMPLES,
-        formatter_class=examples,
-        allow_abbrev=False,
-    )
-    add_run_options(run)
-
+    usage = "power-agent run --director ADDR [options] -- CMD [ARGUMENT ...]"
+    add_run_options(_add(commands, "run", text, _RUN_EXAMPLES, usage=usage, allow_abbrev=False))
     text = "measure a workload with an MLPerf Inference power server, as its official client does"
-    mlperf = commands.add_parser(
-        "mlperf",
-        help=text,
-        description=_sentence(text),
-        epilog=_MLPERF_EXAMPLES,
-        formatter_class=examples,
-    )
-    add_mlperf_options(mlperf)
-
-    text = "print a script that lets a shell complete our words"
-    completion = commands.add_parser(
-        "completion",
-        help=text,
-        description=_sentence(text),
-        epilog=_COMPLETION_EXAMPLES,
-        formatter_class=examples,
+    add_mlperf_options(_add(commands, "mlperf", text, _MLPERF_EXAMPLES))
+    completion = _add(
+        commands, "completion", "print a script that lets a shell complete our words", _COMPLETION_EXAMPLES
     )
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     return parser

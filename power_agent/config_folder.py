@@ -6,7 +6,27 @@ import os
 from pathlib import Path
 
 
+class NoHome(RuntimeError):
+    """This user has no home, as in a container that knows no such user; the text says so."""
+
+
+def home() -> Path:
+    """The user's home.
+
+    Raises:
+        NoHome: there is none.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise NoHome(f"user {os.geteuid()} has no home directory, and HOME is not set") from None
+
+
 def default_folder() -> Path:
-    """The folder unless another is named: $XDG_CONFIG_HOME/power-agent, or ~/.config/power-agent."""
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    """The folder unless another is named: $XDG_CONFIG_HOME/power-agent, or ~/.config/power-agent.
+
+    Raises:
+        NoHome: there is no home to look in.
+    """
+    base = os.environ.get("XDG_CONFIG_HOME") or str(home() / ".config")
     return Path(base, "power-agent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,9 @@ class Link:
             try:
                 server_s = float(reply)
             except ValueError:
-                raise LinkFailed(f"the server's time is {reply[:60]!r}") from None
+                server_s = math.nan
+            if not math.isfinite(server_s):  # no difference to it is too large, nor is any small enough
+                raise LinkFailed(f"the server's time is {reply[:60]!r}")
             if came_s - asked_s < best[1] - best[0]:
                 best = (server_s - came_s, server_s - asked_s)
             if max(map(abs, best)) <= CLOCKS_APART_S:

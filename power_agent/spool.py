@@ -174,6 +174,14 @@ class SpoolReader:
             self._database = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
             )
+        try:
+            self._look()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _look(self) -> None:
+        with self._reading("the file"):
             try:
                 self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             except sqlite3.DatabaseError:
@@ -181,7 +189,8 @@ class SpoolReader:
                 self._database.execute("PRAGMA writable_schema = ON")
         version = self.meta().get("spool_version")
         if version != str(SPOOL_VERSION):
-            raise SpoolDamaged(f"{path} is a spool of version {version}; this program reads version {SPOOL_VERSION}")
+            text = f"{self.path} is a spool of version {version}; this program reads version {SPOOL_VERSION}"
+            raise SpoolDamaged(text)
 
     def close(self) -> None:
         """Release the file."""

@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +179,8 @@ class Workload:
         # is told to the first process of the session alone, and that may be us, as in `ssh -t host power-director …`.
         told_to_us_alone = number == signal.SIGHUP and os.getsid(0) == os.getpid()
         if info.si_code != SI_KERNEL or told_to_us_alone:
-            os.kill(self.pid, number)
+            with suppress(PermissionError):  # another user's by now, as under sudo: we may not, and wait on
+                os.kill(self.pid, number)
         if number in _STOPPING:
             os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -281,6 +281,7 @@ def facts(summary: Summary, manifest: Manifest) -> list[tuple[str, str]]:
     for host in manifest.hosts:
         models = dict.fromkeys(c.model for f in host.streams for c in f.stream.channels if c.model)
         told = [(name.replace("_", " "), text) for name, text in host.system.items()]
+        told += [("wall clock", host.wall_clock)] if host.wall_clock else []
         for fact in [*told, *([("devices", ", ".join(models))] if models else [])]:
             hosts_of.setdefault(fact, []).append(host.name)
     for (name, text), hosts in hosts_of.items():

@@ -41,7 +41,11 @@ def open_marks(session: Path, name: str, fleet: Fleet, run_dir: Path) -> None:
 
 
 def close_marks(name: str, run_dir: Path) -> None:
-    """Remove the link, if there is one; what was marked is in the session."""
+    """Remove the link, if there is one; what was marked is in the session.
+
+    The directory of the links goes with the last of them: an agent that is started here later wants one of its own.
+    """
     with suppress(OSError):
         if (run_dir / name).is_symlink():
             (run_dir / name).unlink()
+            run_dir.rmdir()

@@ -23,6 +23,9 @@ class StreamFile(msgspec.Struct, frozen=True, kw_only=True):
     damaged_batches: int = 0  # batches of the spool that could not be read back
 
 
+_STEERERS = ("chrony", "ptp", "kernel")  # names in Host.clock_state
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """One measured machine."""
 
@@ -36,6 +39,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     clock_file: str = ""  # Parquet: monotonic_ns, wall_ns, bracket_ns, once a second
     sync_file: str = ""  # Parquet: exchanges that tie its monotonic clock to the reference; see session/sync_file.py
     clock_state: dict[str, str] = {}  # what chrony, PTP and the kernel last said of its wall clock
+
+    @property
+    def wall_clock(self) -> str:
+        """Who steers its wall clock, by each that was asked; empty: nobody was."""
+        return "; ".join(f"{name}: {self.clock_state[name]}" for name in _STEERERS if name in self.clock_state)
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):

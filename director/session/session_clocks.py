@@ -141,5 +141,6 @@ class SessionClocks:
         self._trouble.append(
             f"the clock of {host.name} is tied by wall time alone: {reason}. Its wall clock is taken to be within "
             f"{WALL_APART_NS * 1e-9:g} s of the director's, and U has grown by that"
+            + (f"; of that clock the machine says: {host.wall_clock}" if host.wall_clock else "")
         )
         return WallTiedClock(*walls)

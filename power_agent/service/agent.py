@@ -83,19 +83,20 @@ class Agent:
         self._tell = tell
         self._lock = threading.RLock()
         self._sessions: dict[str, AgentSession] = {}
+        self._foreign: list[str] = []  # what is told of recordings under other names
         self._handed_over: deque[SamplingState] = deque(maxlen=_REMEMBERED)
         self._state = options.state.absolute()
         self._state_descriptor = _hold(self._state)
         self._run = RunFolder(options.run_dir)
         self._context: zmq.Context[Any] = zmq.Context()
         self._sockets = connect(self._context, options.director, options.own, options.director_key)
-        self._bulk = BulkSender(self._sockets, self.host)
-        self._clock = ClockAsker(self._sockets, self.host)
-        self._clock_state = ClockState()
+        self._bulk = BulkSender(self._sockets.bulk, self.host, tell)
+        self._clock = ClockAsker(self._sockets.clock, self.host, tell)
+        self._clock_state = ClockState(tell=tell)
         self._jobs = Jobs(self, tell)
         self._start_id = secrets.token_hex(8)
         self._link = ControlLink(
-            self._sockets,
+            self._sockets.control,
             hello=self._hello,
             heartbeat=self._heartbeat,
             on_message=self._on_message,
@@ -112,18 +113,20 @@ class Agent:
         """
         here = AgentHere(host=self.host, director=str(self._options.director), run_dir=str(self._run.path))
         self._find_earlier()
-        local = LocalServer(self._run.socket, here, on_message=self._jobs.on_message, on_gone=self._jobs.on_gone)
-        self._bulk.start()
-        self._link.start()
-        self._clock.start()
-        self._clock_state.start()
+        local = None
         try:
+            local = LocalServer(self._run.socket, here, on_message=self._jobs.on_message, on_gone=self._jobs.on_gone)
+            self._bulk.start()
+            self._link.start()
+            self._clock.start()
+            self._clock_state.start()
             while not is_over(self._jobs.any_open()):
                 self._jobs.look()
                 self._clear_away()
                 time.sleep(_LOOK_S)
         finally:
-            local.close()
+            if local is not None:
+                local.close()
             self._leave()
 
     @property
@@ -193,6 +196,13 @@ class Agent:
             if isinstance(found, str):
                 self._tell(found)
                 continue
+            host = found.record.host
+            if host != self.host:
+                # Under our name it would be taken for ours, and under its own our key does not speak.
+                text = f"{found.path} is kept, and not handed over: it was recorded as {host}, and this agent serves as"
+                self._foreign.append(f"{text} {self.host}; stop it, and start it with --host {host} for a while")
+                self._tell(self._foreign[-1])
+                continue
             if not found.is_running:
                 session = self._add(found, ended="")
             elif problem := reboot_problem(found):
@@ -215,11 +225,8 @@ class Agent:
     def _start(self, order: StartSampling) -> None:
         session = self.session(order.session)
         earlier = self._earlier(order.session)
-        if session is not None and session.state.state != "failed" and not session.is_over:
-            if session.state.stage != order.stage:
-                session.enter_stage(order.stage, order.choices)
-            else:
-                self.send(session.state)
+        if session is not None and not session.is_over and session.state.stage != order.stage:
+            session.enter_stage(order.stage, order.choices)
         elif session is not None:
             self.send(session.state)
         elif earlier is not None:
@@ -335,7 +342,7 @@ class Agent:
             free_disk_bytes=free,
             recording=self._recording(),
             clock_state=self._clock_state.latest(),
-            problems=[text[:2000] for text in self._bulk.problems()[:20]],
+            problems=[text[:2000] for text in [*self._foreign[:5], *self._bulk.problems()][:20]],
         )
 
     def _retell(self) -> list[FromAgent]:

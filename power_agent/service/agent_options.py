@@ -20,7 +20,8 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--director", required=True, metavar="ADDR", help="where it listens, such as tcp://10.0.0.5:5570")
     option("--host", default=os.uname().nodename, metavar="NAME", help="the name of this host there")
-    option("--state", metavar="DIR", help=f"where recordings wait for the director; default: {default_state()}")
+    state = "/var/lib/power-agent" if os.geteuid() == 0 else "~/.local/state/power-agent"
+    option("--state", metavar="DIR", help=f"where recordings wait for the director; default: {state}")
     option(
         "--run-dir",
         default=DEFAULT_RUN_DIR,
@@ -35,10 +36,16 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
 
 
 def default_state() -> str:
-    """Where recordings are kept unless told otherwise: of root and of others."""
+    """Where recordings are kept unless told otherwise: of root and of others.
+
+    Raises:
+        NoHome: there is no home to keep them in.
+    """
+    from power_agent.config_folder import home
+
     if os.geteuid() == 0:
         return "/var/lib/power-agent"
-    base = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+    base = os.environ.get("XDG_STATE_HOME") or str(home() / ".local/state")
     return str(Path(base, "power-agent"))
 
 
@@ -48,10 +55,11 @@ def agent_options(arguments: argparse.Namespace) -> AgentOptions:
     Raises:
         AddressProblem, KeyProblem: the address or the keys cannot be used.
         ValueError: the host's name or a rate cannot be used.
+        NoHome: the user has none, and no folders are named.
     """
     import msgspec
 
-    from power_agent.config_folder import default_folder
+    from power_agent.config_folder import NoHome, default_folder
     from power_agent.service.agent import AgentOptions
     from power_agent.service.agent_session import SamplerSettings
     from power_agent.service.enroll import SECRET
@@ -66,16 +74,22 @@ def agent_options(arguments: argparse.Namespace) -> AgentOptions:
     except msgspec.ValidationError:
         raise ValueError(f"{arguments.host!r} is no name of a host: up to 63 letters, digits and . _ -") from None
     check_rates(dict(arguments.rate))
-    folder = Path(arguments.keys) if arguments.keys else default_folder()
+    state = Path(arguments.state or default_state())
+    try:
+        folder = Path(arguments.keys) if arguments.keys else default_folder()
+    except NoHome:
+        if not address.is_loopback:
+            raise
+        folder = None  # nor are there keys
     own, director_key = None, None
-    if not address.is_loopback or (folder / SECRET).exists():
+    if folder is not None and (not address.is_loopback or (folder / SECRET).exists()):
         pin = load_pin(folder)
         if not address.is_loopback or pin.address == str(address):
             own, director_key = load_secret(folder / SECRET), bytes.fromhex(pin.key)
     return AgentOptions(
         director=address,
         host=arguments.host,
-        state=Path(arguments.state or default_state()),
+        state=state,
         run_dir=Path(arguments.run_dir),
         own=own,
         director_key=director_key,

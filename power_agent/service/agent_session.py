@@ -155,7 +155,8 @@ class AgentSession:
         while order == "again":
             self._changed_to("starting")
             recorder.stop()
-            self._take_problems(recorder, seen)
+            seen = self._take_problems(recorder, seen)
+            self._store()
             spec = self._spec()
             if spec is None:
                 break
@@ -196,6 +197,7 @@ class AgentSession:
                 self._work_pid = None
                 recorder.work_ended()
             else:
+                self._store()
                 self._changed_to(self.state.state)
         return None, seen
 
@@ -262,7 +264,6 @@ class AgentSession:
             stage=self.folder.record.stage,
             state=state,
             t_ns=since_ns,
-            streams=ready.streams if ready is not None else [],
             drivers=ready.drivers if ready is not None else [],
             tail_s=min(3600.0, self._tail_s),
             problems=list(self._problems),

@@ -39,7 +39,7 @@ class AskOptions:
 
     director: str  # its address
     run_dir: Path
-    state: Path
+    state: Path | None  # of an agent of our own; None: there is no place for it
     agent_words: list[str]  # options of `power-agent serve` for an agent of our own
     hosts: list[str] = field(default_factory=list)  # empty: this one
     label: str = ""
@@ -203,6 +203,9 @@ class AskedSession:
     ) -> bool:
         """Start an agent for the time of this job, and say this to it."""
         options = self._options
+        if options.state is None:
+            self._warn("no agent can be started: this user has no home directory; name a folder with --state")
+            return False
         if _is_others(self._run_dir):
             self._run_dir = self._run_dir.with_name(f"{self._run_dir.name}-{os.getuid()}")
         log = options.state / LOG_FILE

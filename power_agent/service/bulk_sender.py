@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
-import msgspec
-import zmq
-
+from power_agent.mark_file import say
+from power_agent.service.own_thread import OwnThread
 from power_agent.service.uplink import Uplink
-from power_agent.wire.frames import BadFrame, bulk_from_director, encode
-from power_agent.wire.messages import Credit
-from power_agent.wire.sockets import receive
+from power_agent.wire.messages import BulkFromDirector, Credit
+from power_agent.wire.sockets import AgentSocket
 
-if TYPE_CHECKING:
-    from power_agent.wire.sockets import AgentSockets
-
+MOST_OPEN: Final = 16  # sessions that have ended, handed over at a time: each holds files open
 _TURN_MS = 50
+_MOST_AT_ONCE = 1000
 
 
 class BulkSender:
-    """Runs from `start` to `close`. Any thread may add and finish sessions."""
+    """Runs from `start` to `close`. Any thread may call; none waits for the disk or the network."""
 
-    def __init__(self, sockets: AgentSockets, host: str) -> None:
-        self._sockets = sockets
-        self._socket = sockets.bulk
+    def __init__(self, socket: AgentSocket[BulkFromDirector], host: str, tell: Callable[[str], None] = say) -> None:
+        self._socket = socket
         self._host = host
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the table alone: what is in an uplink belongs to the thread
         self._uplinks: dict[str, Uplink] = {}
+        self._forgotten: deque[Uplink] = deque()
+        self._turns = 0
         self._credit_bytes = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bulk", daemon=True)
-        self.bad_frames = 0
+        self._thread = OwnThread("bulk", self._turn, tell)
 
     def start(self) -> None:
         """Begin to send."""
@@ -43,103 +40,94 @@ class BulkSender:
         """Hand this session over from now on; see Uplink. Repeated harmlessly."""
         with self._lock:
             if session not in self._uplinks:
-                self._uplinks[session] = Uplink(session, self._host, spool, folders, self._send)
+                self._uplinks[session] = Uplink(session, self._host, spool, folders, self._socket.send)
 
     def finish(self, session: str) -> None:
         """Sampling for this session has ended: what is on the disk is all."""
-        with self._lock:
-            if session in self._uplinks:
-                self._uplinks[session].finish()
+        uplink = self._find(session)
+        if uplink is not None:
+            uplink.finish()
 
     def is_whole(self, session: str) -> bool:
         """Whether all of a finished session is durable at the director: its files here may go."""
-        with self._lock:
-            uplink = self._uplinks.get(session)
-            return uplink is not None and uplink.whole
+        uplink = self._find(session)
+        return uplink is not None and uplink.whole
 
     def is_refused(self, session: str) -> bool:
         """Whether the director does not take a session now."""
-        with self._lock:
-            uplink = self._uplinks.get(session)
-            return uplink is not None and uplink.is_refused
+        uplink = self._find(session)
+        return uplink is not None and uplink.is_refused
 
     def hurry(self) -> None:
         """The director may take by now what it refused before."""
-        with self._lock:
-            for uplink in self._uplinks.values():
-                uplink.hurry()
+        for uplink in self._all():
+            uplink.hurry()
 
     def forget(self, session: str) -> None:
-        """Let go of a session's files."""
+        """Let go of a session's files, soon."""
         with self._lock:
             uplink = self._uplinks.pop(session, None)
-            if uplink is not None:
-                uplink.close()
+        if uplink is not None:
+            self._forgotten.append(uplink)
 
     def unsent_bytes(self) -> int:
         """What this host alone has, about."""
-        with self._lock:
-            return sum(uplink.unsent_bytes() for uplink in self._uplinks.values())
+        return sum(uplink.unsent_bytes() for uplink in self._all())
 
     def problems(self) -> list[str]:
         """What a person should know, in plain words."""
-        with self._lock:
-            return [problem for uplink in self._uplinks.values() for problem in uplink.problems]
+        return [problem for uplink in self._all() for problem in uplink.problems]
 
     def close(self) -> None:
         """Stop sending; what is not acknowledged stays on the disk."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
+        for uplink in [*self._all(), *self._forgotten]:
+            uplink.close()
+
+    def _all(self) -> list[Uplink]:
         with self._lock:
-            for uplink in self._uplinks.values():
-                uplink.close()
+            return list(self._uplinks.values())
 
-    def _send(self, message: msgspec.Struct) -> bool:
-        try:
-            self._socket.send(encode(message), zmq.DONTWAIT)
-            return True
-        except zmq.Again:
-            return False
+    def _find(self, session: str) -> Uplink | None:
+        with self._lock:
+            return self._uplinks.get(session)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._socket.poll(_TURN_MS)
-            self._socket = self._sockets.kept(self._socket)
-            with self._lock:
-                self._receive()
-                while self._work():
-                    self._receive()
+    def _turn(self) -> None:
+        self._socket.wait(_TURN_MS)
+        self._socket.keep()
+        while self._forgotten:
+            self._forgotten.popleft().close()
+        self._receive()
+        while self._work() and not self._thread.is_ending:
+            self._receive()
 
     def _receive(self) -> None:
-        for _ in range(1000):
-            try:
-                frame = receive(self._socket)
-                if frame is None:
-                    self.bad_frames += 1
-                    self._socket = self._sockets.replaced(self._socket)
-                    return
-                message = bulk_from_director.decode(frame)
-            except zmq.Again:
-                return
-            except BadFrame:
-                self.bad_frames += 1
-                continue
+        for message in self._socket.received(_MOST_AT_ONCE):
             if isinstance(message, Credit):
                 self._credit_bytes = message.bytes
-            elif message.session in self._uplinks:
+                continue
+            uplink = self._find(message.session)
+            if uplink is not None:
                 try:
-                    self._uplinks[message.session].receive(message)
+                    uplink.receive(message)
                 except Exception as error:
-                    self._uplinks[message.session].fail(error)
+                    uplink.fail(error)
 
     def _work(self) -> int:
-        """One turn of all sessions; how many bytes were sent."""
+        """One turn of all sessions, each time another one first; how many bytes were sent."""
+        uplinks = self._all()
+        self._turns += 1
+        first = self._turns % max(1, len(uplinks))
+        left = self._credit_bytes - sum(uplink.bytes_on_way for uplink in uplinks)
+        places = MOST_OPEN - sum(uplink.is_finishing and uplink.is_open for uplink in uplinks)
         sent = 0
-        for uplink in self._uplinks.values():
-            left = self._credit_bytes - sum(other.bytes_on_way for other in self._uplinks.values())
+        for uplink in uplinks[first:] + uplinks[:first]:
+            opens = uplink.is_finishing and not uplink.is_open
+            if opens and places <= 0:
+                continue
             try:
-                sent += uplink.work(max(0, left))
+                sent += uplink.work(max(0, left - sent))
             except Exception as error:  # one session's trouble must not end the hand-over of all
                 uplink.fail(error)
+            places -= opens and uplink.is_open
         return sent

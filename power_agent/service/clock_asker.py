@@ -9,20 +9,15 @@ late only makes a wide exchange.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import zmq
-
-from power_agent.wire.frames import BadFrame, clock_from_director, encode
-from power_agent.wire.messages import ClockAsk, ClockExchange
-from power_agent.wire.sockets import receive
-
-if TYPE_CHECKING:
-    from power_agent.wire.sockets import AgentSockets
+from power_agent import host_facts
+from power_agent.mark_file import say
+from power_agent.service.own_thread import OwnThread
+from power_agent.wire.messages import ClockAnswer, ClockAsk, ClockExchange
+from power_agent.wire.sockets import AgentSocket
 
 ASKS: Final = 12  # of a burst, each as soon as the one before is answered
 PERIOD_S: Final = 3.0  # from burst to burst; each agent's own is up to a tenth more or less, so that they spread
@@ -32,33 +27,30 @@ BURST_S: Final = 3.0  # the longest that a burst may take
 RETRY_S: Final = 0.2  # while there is no connection
 MOST_OPEN: Final = 64  # questions whose answer may still come
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
 
 class ClockAsker:
     """Runs from `start` to `close`."""
 
     def __init__(
         self,
-        sockets: AgentSockets,
+        socket: AgentSocket[ClockAnswer],
         host: str,
+        tell: Callable[[str], None] = say,
         *,
         boot_id: str | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`boot_id`: of the machine whose clock `monotonic_ns` is; None: this one."""
-        self._sockets = sockets
-        self._socket = sockets.clock
+        self._socket = socket
         self._host = host
-        self._boot_id = BOOT_ID.read_text().strip() if boot_id is None else boot_id
+        self._boot_id = host_facts.boot_id() if boot_id is None else boot_id
         self._monotonic_ns = monotonic_ns
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+        self._thread = OwnThread("clock", self._turn, tell)
+        self._periods = 0
         self._number = random.getrandbits(32)  # answers to an agent that was here before bear other numbers
         self._open: dict[int, int] = {}  # t1 by number
         self._last: ClockExchange | None = None
         self.exchanges = 0
-        self.bad_frames = 0
 
     def start(self) -> None:
         """Begin to ask."""
@@ -66,31 +58,27 @@ class ClockAsker:
 
     def close(self) -> None:
         """Tell the last exchange, and end. The socket may be closed after that."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        periods = 0
-        while not self._stop.is_set():
-            self._socket = self._sockets.kept(self._socket)
-            asked = self._burst()
-            if not asked:
-                pause_s = RETRY_S
-            elif periods < FIRST_PERIODS:
-                pause_s = 0.5
-            else:
-                pause_s = PERIOD_S * random.uniform(0.9, 1.1)
-            periods += asked
-            self._stop.wait(pause_s)
+        self._thread.close()
         if self._last is not None:
             self._ask()
+
+    def _turn(self) -> None:
+        self._socket.keep()
+        asked = self._burst()
+        if not asked:
+            pause_s = RETRY_S
+        elif self._periods < FIRST_PERIODS:
+            pause_s = 0.5
+        else:
+            pause_s = PERIOD_S * random.uniform(0.9, 1.1)
+        self._periods += asked
+        self._thread.sleep(pause_s)
 
     def _burst(self) -> bool:
         """Ask a few times. False: there is no connection. The last exchange is told with the next burst."""
         end_s = time.monotonic() + BURST_S
         for number in range(ASKS):
-            if number and (self._stop.is_set() or time.monotonic() >= end_s):
+            if number and (self._thread.is_ending or time.monotonic() >= end_s):
                 break
             if not self._ask():
                 return False
@@ -101,9 +89,7 @@ class ClockAsker:
         self._number += 1
         number, last = self._number, self._last
         t1_ns = self._monotonic_ns()
-        try:
-            self._socket.send(encode(ClockAsk(host=self._host, number=number, t1_ns=t1_ns, last=last)), zmq.DONTWAIT)
-        except zmq.Again:
+        if not self._socket.send(ClockAsk(host=self._host, number=number, t1_ns=t1_ns, last=last)):
             return False
         self._last = None
         while len(self._open) >= MOST_OPEN:
@@ -114,25 +100,14 @@ class ClockAsker:
     def _await(self, end_s: float) -> None:
         """Take answers until the one to the last question has come."""
         while self._number in self._open:
-            if not self._socket.poll(max(0, round((end_s - time.monotonic()) * 1000))):
+            if not self._socket.wait(max(0, round((end_s - time.monotonic()) * 1000))):
                 return
             t4_ns = self._monotonic_ns()
-            try:
-                frame = receive(self._socket)
-                if frame is None:
-                    self.bad_frames += 1
-                    self._socket = self._sockets.replaced(self._socket)
-                    return
-                answer = clock_from_director.decode(frame)
-            except zmq.Again:
-                continue
-            except BadFrame:
-                self.bad_frames += 1
-                continue
-            t1_ns = self._open.get(answer.number)
-            if t1_ns is not None and t1_ns == answer.t1_ns:
-                del self._open[answer.number]
-                self.exchanges += 1
-                self._last = ClockExchange(
-                    t1_ns=t1_ns, t2_ns=answer.t2_ns, t3_ns=answer.t3_ns, t4_ns=t4_ns, boot_id=self._boot_id
-                )
+            for answer in self._socket.received(1):
+                t1_ns = self._open.get(answer.number)
+                if t1_ns is not None and t1_ns == answer.t1_ns:
+                    del self._open[answer.number]
+                    self.exchanges += 1
+                    self._last = ClockExchange(
+                        t1_ns=t1_ns, t2_ns=answer.t2_ns, t3_ns=answer.t3_ns, t4_ns=t4_ns, boot_id=self._boot_id
+                    )

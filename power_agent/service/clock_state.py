@@ -11,8 +11,11 @@ import os
 import re
 import shutil
 import subprocess
-import threading
+from collections.abc import Callable
 from typing import Final
+
+from power_agent.mark_file import say
+from power_agent.service.own_thread import OwnThread
 
 EVERY_S: Final = 60.0
 TOOL_S: Final = 2.0  # a tool that takes longer says nothing
@@ -25,32 +28,27 @@ _LEAPS: Final = ("Normal", "Insert second", "Delete second", "Not synchronised")
 class ClockState:
     """Runs from `start` to `close`; `latest` never waits."""
 
-    def __init__(self, search_path: str | None = None) -> None:
+    def __init__(self, search_path: str | None = None, tell: Callable[[str], None] = say) -> None:
         """`search_path`: where to look for tools, as PATH; None: PATH."""
         self._search_path = search_path
         self._latest: dict[str, str] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clock-state", daemon=True)
+        self._thread = OwnThread("clock state", self._turn, tell)
 
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
 
     def close(self) -> None:
-        """End; a tool that runs is waited for TOOL_S at most."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """End; each tool is waited for TOOL_S at most."""
+        self._thread.close()
 
     def latest(self) -> dict[str, str]:
         """What was read last, as text by name; empty before the first look is over."""
         return self._latest
 
-    def _run(self) -> None:
-        while True:
-            self._latest = read_state(self._search_path)
-            if self._stop.wait(EVERY_S):
-                return
+    def _turn(self) -> None:
+        self._latest = read_state(self._search_path)
+        self._thread.sleep(EVERY_S)
 
 
 def read_state(search_path: str | None = None) -> dict[str, str]:

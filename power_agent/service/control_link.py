@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import zmq
-
-from power_agent.wire.frames import BadFrame, encode, from_director
+from power_agent.service.own_thread import OwnThread
 from power_agent.wire.messages import FromAgent, FromDirector, Heartbeat, Hello, Refused, Welcome
-from power_agent.wire.sockets import receive
-
-if TYPE_CHECKING:
-    from power_agent.wire.sockets import AgentSockets
+from power_agent.wire.sockets import AgentSocket
 
 HELLO_S: Final = 1.0  # between two, while nobody answers
 REFUSED_S: Final = 5.0  # after a refusal
@@ -33,7 +27,7 @@ class ControlLink:
 
     def __init__(
         self,
-        sockets: AgentSockets,
+        socket: AgentSocket[FromDirector],
         *,
         hello: Callable[[], Hello],
         heartbeat: Callable[[], Heartbeat],
@@ -45,15 +39,15 @@ class ControlLink:
         """The callbacks are called in the link's thread and must not wait.
 
         Args:
-            sockets: the control socket is used by no one else.
+            socket: used by no one else.
             hello, heartbeat: make the message that is due.
             on_message: takes what the director sends, but for its answers to these two.
             retell: all that a director should know, when one is linked anew.
             tell: hears what a person should know.
             unanswered: what a person should look at where no director answers.
         """
-        self._sockets = sockets
-        self._socket = sockets.control
+        self._socket = socket
+        self._renewals = socket.renewals
         self._hello = hello
         self._heartbeat = heartbeat
         self._on_message = on_message
@@ -61,15 +55,13 @@ class ControlLink:
         self._tell = tell
         self._unanswered = unanswered
         self._outbox: deque[FromAgent] = deque(maxlen=_MOST_WAITING)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread = OwnThread("control", self._turn, tell)
         self._beat_s = 1.0
         self._hello_at_s = self._beat_at_s = 0.0
         self._heard_s = time.monotonic()
         self._told_unanswered = False
         self._told_s: dict[str, float] = {}
         self.linked = False
-        self.bad_frames = 0
 
     def start(self) -> None:
         """Begin to look for the director."""
@@ -77,41 +69,21 @@ class ControlLink:
 
     def close(self) -> None:
         """Fall silent."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     def send(self, message: FromAgent) -> None:
         """Send soon, if a director is linked. Any thread may call this."""
         if self.linked:
             self._outbox.append(message)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._socket.poll(_TURN_MS)
-            try:
-                self._socket = self._sockets.kept(self._socket)
-                self._receive()
-                self._speak(time.monotonic())
-            except Exception as error:  # a mistake of ours must not cut an agent off
-                self._tell(f"a mistake of this program: {type(error).__name__}: {error}")
-                self._stop.wait(1.0)
+    def _turn(self) -> None:
+        self._socket.wait(_TURN_MS)
+        self._socket.keep()
+        self._receive()
+        self._speak(time.monotonic())
 
     def _receive(self) -> None:
-        for _ in range(_MOST_AT_ONCE):
-            try:
-                frame = receive(self._socket)
-                if frame is None:
-                    self.bad_frames += 1
-                    self._socket = self._sockets.replaced(self._socket)
-                    self.linked, self._hello_at_s = False, time.monotonic() + HELLO_S
-                    return
-                message = from_director.decode(frame)
-            except zmq.Again:
-                return
-            except BadFrame:
-                self.bad_frames += 1
-                continue
+        for message in self._socket.received(_MOST_AT_ONCE):
             self._heard_s = time.monotonic()
             self._told_unanswered = False
             if isinstance(message, Welcome):
@@ -120,6 +92,9 @@ class ControlLink:
                 self._refused(message)
             elif not isinstance(message, Heartbeat) and self.linked:
                 self._on_message(message)
+        if self._socket.renewals != self._renewals:  # who answers there now does not know us
+            self._renewals = self._socket.renewals
+            self.linked, self._hello_at_s = False, time.monotonic() + HELLO_S
 
     def _welcome(self, message: Welcome) -> None:
         self._beat_s = message.heartbeat_s
@@ -159,12 +134,10 @@ class ControlLink:
     def _put(self, message: FromAgent) -> bool:
         """Whether it is gone; False where the socket takes none now."""
         try:
-            self._socket.send(encode(message), zmq.DONTWAIT)
-        except zmq.Again:
-            return False
+            return self._socket.send(message)
         except ValueError as error:
             self._tell(f"not sent: {error}")
-        return True
+            return True
 
     def _tell_at_times(self, text: str) -> None:
         """Tell, but not again what was told just now, however often a director changes its mind."""

@@ -30,11 +30,15 @@ def enroll(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
     from pathlib import Path
 
-    from power_agent.config_folder import default_folder
+    from power_agent.config_folder import NoHome, default_folder
     from power_agent.wire.keys import KeyProblem, load_secret, make_secret, parse_key, write_pin
     from power_agent.wire.sockets import Address, AddressProblem
 
-    folder = Path(arguments.keys) if arguments.keys else default_folder()
+    try:
+        folder = Path(arguments.keys) if arguments.keys else default_folder()
+    except NoHome as problem:
+        print(f"power-agent: {problem}: name a folder with --keys", file=sys.stderr)
+        return 1
     secret = folder / SECRET
     try:
         address = Address.parse(arguments.director)

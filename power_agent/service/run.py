@@ -143,10 +143,15 @@ def _show(session: AskedSession) -> None:
 
 
 def _ask_options(arguments: argparse.Namespace, director: str) -> AskOptions:
+    from power_agent.config_folder import NoHome
     from power_agent.service.asked_session import AskOptions
 
-    state = Path(arguments.state or default_state()).absolute()
-    words = ["--director", director, "--host", arguments.host, "--state", str(state), "--root", arguments.root]
+    try:
+        state = Path(arguments.state or default_state()).absolute()
+    except NoHome:
+        state = None  # an agent that serves here needs none of ours
+    words = ["--director", director, "--host", arguments.host, "--root", arguments.root]
+    words += ["--state", str(state)] if state is not None else []
     words += ["--keys", arguments.keys] if arguments.keys else []
     for name in arguments.driver or []:
         words += ["--driver", name]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 SOCKET_FILE = "agent.sock"
+MOST_SOCKET_BYTES = 107  # of its path: sun_path in <linux/un.h>, with a zero at its end
 
 
 class RunFolderProblem(Exception):
@@ -26,9 +27,12 @@ class RunFolder:
         """Make the folder, or check the one that is there.
 
         Raises:
-            RunFolderProblem: it is a link, somebody else's, held by another agent, or cannot be made.
+            RunFolderProblem: it is a link, somebody else's, held by another agent, too long a path, or cannot be made.
         """
         self.path = path.absolute()
+        if len(os.fsencode(self.socket)) > MOST_SOCKET_BYTES:
+            text = f"{path} is too long a path for a socket: name a shorter one with --run-dir"
+            raise RunFolderProblem(text)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _make(self.path, 0o755)

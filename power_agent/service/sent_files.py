@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-MAX_DEPTH = 4  # folders and the file's own name: see wire.messages.HostFile
+MAX_DEPTH: Final = 4  # folders and the file's own name: see wire.messages.HostFile
+MOST_LOOKED_AT: Final = 20_000  # names, each time
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class SentFile:
 
     name: str  # below the folder, with /
     size: int
+    uid: int
     _folder: int
     _leaf: str
 
@@ -38,21 +42,65 @@ class SentFile:
             os.close(descriptor)
 
 
-def sent_files(folder: Path) -> Iterator[SentFile]:
-    """All plain files below the folder, in the order of their names; none where it is a link or not there."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        for root, folders, leaves, descriptor in os.fwalk(folder, follow_symlinks=False):
-            below = Path(root).relative_to(folder)
-            folders.sort()
-            if len(below.parts) + 2 > MAX_DEPTH:
-                folders.clear()  # what lies deeper could not be sent
-            for leaf in sorted(leaves):
+def sent_files(
+    folder: Path,
+    *,
+    known: Collection[str] = (),
+    most: int = MOST_LOOKED_AT,
+    on_more: Callable[[], None] = lambda: None,
+) -> Iterator[SentFile]:
+    """The plain files below the folder, those of each folder in the order of their names; none where it is a link.
+
+    Args:
+        folder: it may not be there.
+        known: names in it that are looked for first, however many others there are.
+        most: names to look at, for a user may make millions.
+        on_more: hears that there were more.
+    """
+    with suppress(OSError):
+        descriptor = os.open(folder, _FOLDER)
+        try:
+            yield from _Walk(most, on_more).files(descriptor, "", known)
+        finally:
+            os.close(descriptor)
+
+
+class _Walk:
+    def __init__(self, most: int, on_more: Callable[[], None]) -> None:
+        self._left = most
+        self._on_more = on_more
+
+    def files(self, descriptor: int, before: str, known: Collection[str] = ()) -> Iterator[SentFile]:
+        folders = []
+        for name in sorted(self._names(descriptor, known)):
+            try:
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except OSError:
+                continue  # it went away meanwhile
+            if _is_plain(found):
+                yield SentFile(before + name, found.st_size, found.st_uid, descriptor, name)
+            elif stat.S_ISDIR(found.st_mode):
+                folders.append(name)
+        if before.count("/") + 2 > MAX_DEPTH:
+            return  # what lies deeper could not be sent
+        for name in folders:
+            with suppress(OSError):
+                below = os.open(name, _FOLDER, dir_fd=descriptor)
                 try:
-                    found = os.stat(leaf, dir_fd=descriptor, follow_symlinks=False)
-                except OSError:
-                    continue  # it went away meanwhile
-                if _is_plain(found):
-                    yield SentFile((below / leaf).as_posix(), found.st_size, descriptor, leaf)
+                    yield from self.files(below, f"{before}{name}/")
+                finally:
+                    os.close(below)
+
+    def _names(self, descriptor: int, known: Collection[str]) -> set[str]:
+        names = {name for name in known if "/" not in name}
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                if self._left <= 0:
+                    self._on_more()
+                    break
+                self._left -= 1
+                names.add(entry.name)
+        return names
 
 
 def _is_plain(found: os.stat_result) -> bool:

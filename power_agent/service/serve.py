@@ -33,6 +33,7 @@ def serve(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may hold its own signals back
     try:
+        from power_agent.config_folder import NoHome
         from power_agent.service.agent import Agent, StateProblem
         from power_agent.service.agent_options import agent_options
         from power_agent.service.run_folder import RunFolderProblem
@@ -47,6 +48,9 @@ def serve(arguments: argparse.Namespace) -> int:
     try:
         options = agent_options(arguments)
         agent = Agent(options, say)
+    except NoHome as problem:
+        say(f"{problem}: name folders with --state and --keys")
+        return 2
     except (ValueError, AddressProblem) as error:
         say(str(error))
         return 2

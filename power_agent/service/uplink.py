@@ -9,17 +9,18 @@ from __future__ import annotations
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from power_agent.messages import Event, Stream
-from power_agent.service.sent_files import SentFile, sent_files
-from power_agent.spool import SpoolDamaged, SpoolReader
+from power_agent.row_format import row_struct
+from power_agent.service.message_limits import bounded, fitting, uplink_event
+from power_agent.service.session_files import SessionFiles
+from power_agent.spool import MAX_BATCH_BYTES, NumberedBatch, SpoolDamaged, SpoolReader
 from power_agent.wire.frames import MAX_CHUNK_BYTES
 from power_agent.wire.messages import (
+    MAX_META_CHARACTERS,
     Ack,
     BatchFrame,
     BulkFromAgent,
@@ -28,7 +29,6 @@ from power_agent.wire.messages import (
     EventCount,
     FileChunk,
     HandOver,
-    HostFile,
     StreamsDeclared,
     TablesUpdate,
 )
@@ -39,10 +39,6 @@ SILENCE_S: Final = 3.0  # without an answer: declare again
 PAUSE_S: Final = 5.0  # after a refusal
 BATCHES_AT_ONCE: Final = 16
 PAIRS_AT_ONCE: Final = 5000
-MAX_FILES: Final = 10_000  # of a session, as the director takes them
-MAX_NAMES_BYTES: Final = 1 << 20  # of all of them: they must fit into one HandOver
-
-_host_file: msgspec.msgpack.Decoder[HostFile] = msgspec.msgpack.Decoder(HostFile)
 
 
 class Uplink:
@@ -63,10 +59,11 @@ class Uplink:
         self._problems: list[str] = []  # each once
         self._host = host
         self._spool = spool
-        self._folders = dict(folders)
+        self._files = SessionFiles(folders)
         self._send = send
         self._clock_s = clock_s
         self._reader: SpoolReader | None = None
+        self._streams: list[Stream] = []  # of the spool, when it was last looked at
         self._declared: list[Stream] | None = None  # None: not since the last silence or refusal
         self._resume_known = False  # the director has told where to go on
         self._sent_seq = 0
@@ -78,8 +75,8 @@ class Uplink:
         self._tables_acked = 0
         self._tables_last: TablesUpdate | None = None
         self._clock_ns: int | None = None  # of the last pair that was acknowledged
-        self._damaged = 0
-        self._unreadable: set[str] = set()  # names of files
+        self._damaged: set[int] = set()  # numbers of batches
+        self._row_sizes: dict[int, int] = {}  # by declared stream
         self._refusal = ""
         self._finishing = False
         self._handed_over = False
@@ -92,7 +89,8 @@ class Uplink:
     @property
     def problems(self) -> list[str]:
         """What a person should know, in plain words."""
-        return [*self._problems, *([self._refusal] if self._refusal else [])]
+        refusal = [self._refusal] if self._refusal else []
+        return [*self._problems, *refusal, *(f"session {self.session}: {text}" for text in self._files.problems())]
 
     @property
     def bytes_on_way(self) -> int:
@@ -112,6 +110,16 @@ class Uplink:
         self._finishing = True
 
     @property
+    def is_finishing(self) -> bool:
+        """Whether sampling has ended."""
+        return self._finishing
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds the spool open."""
+        return self._reader is not None
+
+    @property
     def is_refused(self) -> bool:
         """Whether the director does not take it now."""
         return bool(self._refusal)
@@ -124,6 +132,7 @@ class Uplink:
         """Something went wrong here that should not: go on after a pause."""
         self._problem(f"handing over {self.session} failed, and is tried again: {type(error).__name__}: {error}")
         self.reset()
+        self.close()
         self._not_before_s = self._clock_s() + PAUSE_S
 
     def reset(self) -> None:
@@ -132,7 +141,7 @@ class Uplink:
         self._forget_way()
 
     def close(self) -> None:
-        """Let go of the spool."""
+        """Let go of the spool; it is opened again where there is more to do."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -143,6 +152,7 @@ class Uplink:
         if isinstance(message, BulkRefused):
             self._refusal = f"the director does not take {self.session} now: {message.reason}"
             self.reset()
+            self.close()  # until it is asked again
             self._not_before_s = self._heard_s + PAUSE_S
             return
         self._refusal = ""
@@ -158,7 +168,10 @@ class Uplink:
             self._resume_known = True
             self._forget_way()
             self._resume_known = True
-        self.whole = self.whole or (message.whole and self._handed_over)
+        # A director that had all of it before one of us was started again need not be told what it has.
+        self.whole = self.whole or (message.whole and self._finishing)
+        if self.whole:
+            self.close()
 
     def work(self, credit_bytes: int) -> int:
         """Send what may be sent, at most `credit_bytes` of rows and file contents; how many were sent."""
@@ -172,16 +185,19 @@ class Uplink:
                 return 0
             if now_s < self._look_s:
                 return 0
-            sent = self._send_batches(credit_bytes)
-            sent += self._send_files(credit_bytes - sent)
-            if sent == 0:
-                self._look_s = now_s + LOOK_S
+            sent = 0
+            if credit_bytes > 0:
+                sent = self._send_batches(credit_bytes)
+                sent += self._send_files(credit_bytes - sent)
+                if sent == 0:
+                    self._look_s = now_s + LOOK_S
             if now_s >= self._tables_s or self._finishing:
                 self._send_tables(now_s)
             self._hand_over()
             return sent
         except SpoolDamaged as error:
             self._problem(str(error))
+            self.close()
             self._not_before_s = now_s + PAUSE_S
             return 0
 
@@ -221,18 +237,23 @@ class Uplink:
         """Whether batches may be sent: the streams are declared, and the director has said where to go on."""
         assert self._reader is not None
         if self._declared is None or now_s >= self._tables_s:
-            streams = self._reader.streams()
-            if streams != self._declared:
-                message = StreamsDeclared(
-                    session=self.session, host=self._host, streams=streams, meta=self._reader.meta()
-                )
-                if not self._send(message):
-                    return False
-                self._forget_way()
-                self._declared = streams
-                self._heard_s = now_s
-                self._tables_s = now_s + TABLES_S
-        return self._resume_known
+            self._streams = self._reader.streams()
+        known = self._declared
+        if known is not None:
+            same = self._streams[: len(known)]
+            known = self._declared = same if same == known else None  # the same objects are compared at once
+        if known is not None and (len(known) == len(self._streams) or not self._resume_known):
+            return self._resume_known
+        # Of many, some at a time: they must fit into a message.
+        more = fitting(self._streams[len(known or []) :])
+        if not self._send(StreamsDeclared(session=self.session, host=self._host, streams=more, meta=self._meta())):
+            return False
+        self._forget_way()
+        self._declared = [*(known or []), *more]
+        self._row_sizes = {stream.id: row_struct(stream.channels).size for stream in self._declared}
+        self._heard_s = now_s
+        self._tables_s = now_s + TABLES_S
+        return False
 
     def _send_batches(self, credit_bytes: int) -> int:
         assert self._reader is not None
@@ -242,15 +263,14 @@ class Uplink:
             for batch in found:
                 if sent >= credit_bytes:
                     return sent
-                try:
-                    intact = zlib.crc32(batch.payload) == batch.crc32 and batch.rows > 0
-                except TypeError:  # a damaged file may give anything
-                    intact = False
-                previous = self._on_way[-1][0] if self._on_way else self._acked_seq
-                if not intact:
-                    self._damaged += 1
+                if batch.stream not in self._row_sizes and self._is_new(batch.stream):
+                    self._declared = None  # it comes first
+                    return sent
+                if not self._is_intact(batch):
+                    self._damaged.add(batch.seq)
                     self._sent_seq = batch.seq
                     continue
+                previous = self._on_way[-1][0] if self._on_way else self._acked_seq
                 message = BatchFrame(
                     session=self.session,
                     host=self._host,
@@ -270,36 +290,35 @@ class Uplink:
                 return sent
         return sent
 
-    def _files(self) -> Iterator[tuple[str, SentFile]]:
-        count, name_bytes = 0, 0
-        for kind, folder in self._folders.items():
-            for file in sent_files(folder):
-                name = f"{kind}/{file.name}"
-                try:
-                    _host_file.decode(msgspec.msgpack.encode(name))
-                except (msgspec.ValidationError, UnicodeEncodeError):
-                    text = f"{folder}/{file.name} is not sent: give it a name of letters, digits and . _ + - alone"
-                    self._problem(text.encode("utf-8", "backslashreplace").decode())
-                    continue
-                count, name_bytes = count + 1, name_bytes + len(name)
-                if count > MAX_FILES or name_bytes > MAX_NAMES_BYTES:
-                    self._problem(f"{folder} holds more files than are sent: {MAX_FILES}, or 1 MiB of their names")
-                    return
-                if name not in self._unreadable:
-                    yield name, file
+    def _is_new(self, stream: int) -> bool:
+        assert self._reader is not None
+        return any(known.id == stream for known in self._reader.streams())
+
+    def _is_intact(self, batch: NumberedBatch) -> bool:
+        """Whether the director can take it: one that it cannot would be asked for again for ever."""
+        row_size = self._row_sizes.get(batch.stream, 0)
+        try:
+            size = len(batch.payload)
+            fits = 0 < size == batch.rows * row_size and size <= max(MAX_BATCH_BYTES, row_size)
+            return fits and zlib.crc32(batch.payload) == batch.crc32
+        except TypeError:  # a damaged file may give anything
+            return False
+
+    def _meta(self) -> dict[str, str]:
+        """Table `meta`, as far as it may be sent."""
+        assert self._reader is not None
+        return {key: text for key, text in self._reader.meta().items() if len(text) <= MAX_META_CHARACTERS}
 
     def _send_files(self, credit_bytes: int) -> int:
         sent = 0
-        for name, file in self._files():
+        for name, file in self._files.found():
             offset, size = self._sent_sizes.get(name, -1), file.size
             while sent < credit_bytes and (offset < size):
                 start = max(0, offset)
                 try:
                     content = file.read(start, min(MAX_CHUNK_BYTES, size - start))
                 except OSError as error:
-                    if not isinstance(error, FileNotFoundError):
-                        self._unreadable.add(name)
-                        self._problem(f"{name} of {self.session} is not sent: {error.strerror or error}")
+                    self._files.is_unreadable(name, error)
                     break
                 chunk = FileChunk(session=self.session, host=self._host, path=name, offset=start, content=content)
                 if not self._push(chunk):
@@ -320,9 +339,7 @@ class Uplink:
             EventCount(event=Event(t_ns=t_ns, level=level, source=source, text=text), count=times)
             for t_ns, level, source, text, times in self._reader.logged_events()
         ]
-        if self._damaged:
-            text = f"{self._damaged} batches were damaged on the disk of {self._host}; the readings in them are missing"
-            events.append(EventCount(event=Event(t_ns=0, level="error", source="uplink", text=text)))
+        events = bounded([*events, *self._own_events()])
         update = TablesUpdate(
             session=self.session,
             host=self._host,
@@ -330,7 +347,7 @@ class Uplink:
             clock=[ClockPairRow(*pair) for pair in pairs],
             ticks=self._reader.ticks(),
             events=events,
-            meta=self._reader.meta(),
+            meta=self._meta(),
         )
         last = self._tables_last
         if not pairs and last is not None and _same_tables(update, last):
@@ -342,6 +359,16 @@ class Uplink:
             # A long recording has many pairs: no pause while there are more.
             self._tables_s = now_s if len(pairs) == PAIRS_AT_ONCE else now_s + TABLES_S
 
+    def _own_events(self) -> list[EventCount]:
+        """What became of all this on its way, for the report. The director keeps each text that it is told."""
+        own = []
+        if self._damaged:
+            text = f"a batch was damaged on the disk of {self._host}; the readings in it are missing"
+            own.append(EventCount(event=uplink_event("error", text), count=len(self._damaged)))
+        if self._finishing:  # before, the figures change
+            own += [EventCount(event=uplink_event("warning", text)) for text in self._files.left_out()]
+        return own
+
     def _hand_over(self) -> None:
         """Say that this is all, once all is acknowledged."""
         assert self._reader is not None
@@ -352,7 +379,7 @@ class Uplink:
         last_ns = self._clock_ns if self._clock_ns is not None else -(2**63)
         if self._reader.clock_after(last_ns, 1):
             return
-        files = {name: file.size for name, file in self._files()}
+        files = {name: file.size for name, file in self._files.found()}
         if any(self._acked_sizes.get(name, -1) < size for name, size in files.items()):
             return
         message = HandOver(

@@ -67,8 +67,14 @@ def make_secret(path: Path) -> KeyPair:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secret.hex() + "\n")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secret.hex() + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # the director may be told of its public key at once
+        except OSError:
+            path.unlink(missing_ok=True)  # half a key would be in the way of the next one
+            raise
     except FileExistsError:
         raise KeyProblem(f"{path} is there already; whoever trusts that key would not know a new one") from None
     except OSError as error:

@@ -7,7 +7,7 @@ Instants named `t_ns` are CLOCK_MONOTONIC of the sender's host, in nanoseconds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,9 @@ RateName: TypeAlias = Annotated[
 SettingName: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9_]{1,64}\Z")]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Word: TypeAlias = Annotated[str, Meta(max_length=200)]
+MAX_META_CHARACTERS: Final = 100_000  # how each driver of a large machine came up is one text of a spool's table `meta`
+MAX_EVENTS: Final = 1000
+MetaText: TypeAlias = Annotated[str, Meta(max_length=MAX_META_CHARACTERS)]
 
 Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -119,8 +122,7 @@ class SamplingState(_Message, frozen=True, kw_only=True):
     stage: Stage
     state: Literal["starting", "sampling", "stopping", "stopped", "failed"]
     t_ns: Int64  # when that state began
-    streams: list[Stream] = []  # of "sampling": what its sampler's Ready said
-    drivers: list[DriverState] = []
+    drivers: list[DriverState] = []  # of "sampling": what its sampler's Ready said
     tail_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0  # to sample on after the work
     problems: Annotated[list[Text], Meta(max_length=20)] = []  # of "failed": why, and what to do
 
@@ -186,7 +188,7 @@ class StreamsDeclared(_Message, frozen=True, kw_only=True):
     session: SessionName
     host: HostName
     streams: list[Stream]
-    meta: Annotated[dict[Word, Text], Meta(max_length=100)] = {}  # table `meta` of the spool
+    meta: Annotated[dict[Word, MetaText], Meta(max_length=100)] = {}  # table `meta` of the spool
 
 
 class BatchFrame(_Message, frozen=True, kw_only=True):
@@ -225,8 +227,8 @@ class TablesUpdate(_Message, frozen=True, kw_only=True):
     number: Count  # rises with each update of a connection; acknowledged by it
     clock: Annotated[list[ClockPairRow], Meta(max_length=10_000)] = []
     ticks: Annotated[list[TickCount], Meta(max_length=1000)] = []
-    events: Annotated[list[EventCount], Meta(max_length=1000)] = []
-    meta: Annotated[dict[Word, Text], Meta(max_length=100)] = {}
+    events: Annotated[list[EventCount], Meta(max_length=MAX_EVENTS)] = []
+    meta: Annotated[dict[Word, MetaText], Meta(max_length=100)] = {}
 
 
 class FileChunk(_Message, frozen=True, kw_only=True):

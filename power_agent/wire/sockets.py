@@ -5,12 +5,25 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from power_agent.wire.frames import MAX_CLOCK_FRAME_BYTES, MAX_FRAME_BYTES
+import msgspec
+
+from power_agent.wire.frames import (
+    MAX_CLOCK_FRAME_BYTES,
+    MAX_FRAME_BYTES,
+    BadFrame,
+    FrameDecoder,
+    bulk_from_director,
+    clock_from_director,
+    encode,
+    from_director,
+)
 from power_agent.wire.keys import KeyPair
+from power_agent.wire.messages import BulkFromDirector, ClockAnswer, FromDirector
 
 if TYPE_CHECKING:
     import zmq
@@ -20,6 +33,8 @@ CONTROL_MESSAGES = 1000  # each way, before a sender is told to wait
 BULK_MESSAGES = 16
 CLOCK_MESSAGES = 4
 REFUSED_S = 3.0  # until a connection that was refused is tried again
+
+M = TypeVar("M")
 
 
 class AddressProblem(Exception):
@@ -63,77 +78,106 @@ class Address:
         return self.endpoint(0)
 
 
-class AgentSockets:
-    """Three sockets that connect, and connect again, by themselves. Each belongs to the one thread that uses it."""
+class AgentSocket(Generic[M]):
+    """One of an agent's sockets, for one thread alone. It connects, and connects again, by itself.
 
-    def __init__(self, renew_s: float, make: Callable[[int], zmq.Socket[bytes]]) -> None:
-        """`make` makes the socket for the port at an offset."""
-        self._renew_s = renew_s
+    ZeroMQ gives up for good whoever refused our key, sent a longer message than is allowed, or broke its protocol: then
+    `keep` makes another socket.
+    """
+
+    def __init__(self, make: Callable[[], zmq.Socket[bytes]], decoder: FrameDecoder[M], renew_s: float) -> None:
+        """`make` makes a socket; it is renewed when it had no connection for `renew_s`."""
         self._make = make
-        self._connected_s: dict[int, float] = {}  # by offset
-        self._refused: set[int] = set()  # offsets
-        self.control, self.bulk, self.clock = (make(offset) for offset in range(3))
+        self._decoder = decoder
+        self._renew_s = renew_s
+        self._refused = False
+        self._connected_s = time.monotonic()
+        self.raw = make()
+        self.renewals = 0
+        self.bad_frames = 0
 
-    def kept(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """The socket, or one in its place where it has had no connection for long, or was refused.
+    @property
+    def is_connected(self) -> bool:
+        """Whether it takes a message now."""
+        import zmq
 
-        Call it a few times per second.
+        return bool(self.raw.poll(0, zmq.POLLOUT))
 
-        ZeroMQ gives up for good whoever refused our key, sent a longer message than is allowed, or broke its protocol.
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait until something comes; whether it has."""
+        return bool(self.raw.poll(timeout_ms))
+
+    def keep(self) -> None:
+        """Renew the socket where it had no connection for long, or was refused. Call it a few times per second."""
+        now_s = time.monotonic()
+        if _was_refused(self.raw):
+            self._refused = True
+            self._connected_s = now_s  # a pause, and then again: the key may have been added
+        if self.is_connected:
+            self._connected_s = now_s
+            self._refused = False
+        elif now_s - self._connected_s > (REFUSED_S if self._refused else self._renew_s):
+            self._renew()
+
+    def send(self, message: msgspec.Struct) -> bool:
+        """Send now; False where it takes none now.
+
+        Raises:
+            ValueError: the message is too long for anybody to take.
         """
         import zmq
 
-        now_s = time.monotonic()
-        offset = self._offset(socket)
-        if _was_refused(socket):
-            self._refused.add(offset)
-            self._connected_s[offset] = now_s  # a pause, and then again: the key may have been added
-        pause_s = REFUSED_S if offset in self._refused else self._renew_s
-        if socket.poll(0, zmq.POLLOUT):
-            self._connected_s[offset] = now_s
-            self._refused.discard(offset)
-        elif now_s - self._connected_s.setdefault(offset, now_s) > pause_s:
-            return self.replaced(socket)
-        return socket
+        try:
+            self.raw.send(encode(message), zmq.DONTWAIT)
+            return True
+        except zmq.Again:
+            return False
 
-    def replaced(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """A socket in place of this one, which is closed."""
-        offset = self._offset(socket)
-        socket.disable_monitor()
-        socket.close(linger=0)
-        self._refused.discard(offset)
-        made = self._make(offset)
-        if offset == 0:
-            self.control = made
-        elif offset == 1:
-            self.bulk = made
-        else:
-            self.clock = made
-        self._connected_s[offset] = time.monotonic()
-        return made
+    def received(self, most: int) -> Iterator[M]:
+        """The messages that are here, `most` at most; what is none is dropped and counted."""
+        import zmq
+
+        for _ in range(most):
+            try:
+                frame = self.raw.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            if self.raw.getsockopt(zmq.RCVMORE):
+                # None of ours. Were it read on, and the connection ended before its last part, libzmq 4.3 would abort
+                # the whole process.
+                self.bad_frames += 1
+                self._renew()
+                return
+            try:
+                yield self._decoder.decode(frame)
+            except BadFrame:
+                self.bad_frames += 1
 
     def close(self) -> None:
-        """Close all; what was not sent is dropped."""
+        """Close it; what was not sent is dropped."""
+        self.raw.disable_monitor()
+        self.raw.close(linger=0)
+
+    def _renew(self) -> None:
+        self.close()
+        self.raw = self._make()
+        self._refused = False
+        self._connected_s = time.monotonic()
+        self.renewals += 1
+
+
+@dataclass(frozen=True)
+class AgentSockets:
+    """The three of an agent."""
+
+    control: AgentSocket[FromDirector]
+    bulk: AgentSocket[BulkFromDirector]
+    clock: AgentSocket[ClockAnswer]
+
+    def close(self) -> None:
+        """Close all."""
         for socket in (self.control, self.bulk, self.clock):
-            socket.disable_monitor()
-            socket.close(linger=0)
-
-    def _offset(self, socket: zmq.Socket[bytes]) -> int:
-        return (self.control, self.bulk, self.clock).index(socket)
-
-
-def receive(socket: zmq.Socket[bytes]) -> bytes | None:
-    """The frame of the next message; None where it has several parts, after which the socket must be `replaced`.
-
-    Were it read on, and the connection ended before its last part, libzmq 4.3 would abort the whole process.
-
-    Raises:
-        zmq.Again: there is none.
-    """
-    import zmq
-
-    frame = socket.recv(zmq.DONTWAIT)
-    return None if socket.getsockopt(zmq.RCVMORE) else frame
+            socket.close()
 
 
 def _was_refused(socket: zmq.Socket[bytes]) -> bool:
@@ -169,11 +213,10 @@ def connect(
             f"{address} is not on this machine, and without keys anybody on the way could read and change what is "
             "sent: power-agent enroll --director HOST:PORT --key KEY"
         )
-    messages = (CONTROL_MESSAGES, BULK_MESSAGES, CLOCK_MESSAGES)
 
-    def make(offset: int) -> zmq.Socket[bytes]:
+    def make(offset: int, messages: int, frame_bytes: int) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-        limit(socket, messages[offset], MAX_CLOCK_FRAME_BYTES if offset == 2 else MAX_FRAME_BYTES)
+        limit(socket, messages, frame_bytes)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a connection that is not there
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
@@ -187,7 +230,11 @@ def connect(
         socket.connect(address.endpoint(offset))
         return socket
 
-    return AgentSockets(renew_s, make)
+    return AgentSockets(
+        control=AgentSocket(partial(make, 0, CONTROL_MESSAGES, MAX_FRAME_BYTES), from_director, renew_s),
+        bulk=AgentSocket(partial(make, 1, BULK_MESSAGES, MAX_FRAME_BYTES), bulk_from_director, renew_s),
+        clock=AgentSocket(partial(make, 2, CLOCK_MESSAGES, MAX_CLOCK_FRAME_BYTES), clock_from_director, renew_s),
+    )
 
 
 def limit(socket: zmq.Socket[bytes], messages: int, frame_bytes: int) -> None:

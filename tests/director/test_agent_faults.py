@@ -279,7 +279,7 @@ def test_who_sends_too_long_a_message_is_not_given_up_for_good(site: Site) -> No
     context: zmq.Context[Any] = zmq.Context()
     sockets = connect(context, site.address, None, None, renew_s=0.5)
     link = ControlLink(
-        sockets,
+        sockets.control,
         hello=lambda: Hello(host=HOST, agent="a", boot_id="b", tool_version="1"),
         heartbeat=lambda: Heartbeat(t_ns=1),
         on_message=lambda message: None,
@@ -287,7 +287,7 @@ def test_who_sends_too_long_a_message_is_not_given_up_for_good(site: Site) -> No
         tell=lambda text: None,
         unanswered="",
     )
-    bulk = BulkSender(sockets, HOST)
+    bulk = BulkSender(sockets.bulk, HOST)
     spool = MadeSpool(site.folder / f"{HOST}.sqlite")
     spool.add(3)
     bulk.add("s", spool.writer.path, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
 
 from agent_site import HOST, Site
+from made_spool import MadeSpool, read_instants
 from scripted_director import instants, wait_for
 
-from power_agent.wire.messages import Heartbeat, Hello, SamplingState
+from power_agent.service.session_folder import SessionFolder, SessionRecord
+from power_agent.wire.messages import Heartbeat, Hello, SamplerChoices, SamplingState
 
 
 @pytest.fixture
@@ -85,3 +88,51 @@ def test_an_agent_that_is_ended_in_order_goes_on_later(site: Site) -> None:
     assert instants(director.folder / "s1" / "spool" / f"{HOST}.sqlite")["fake.power"] == site.journaled()
     told = [problem for m in director.of(SamplingState) for problem in m.problems]  # type: ignore[attr-defined]
     assert any("started anew" in text for text in told)
+
+
+def test_an_agent_that_is_started_anew_goes_on_in_the_stage_that_it_was_in(site: Site) -> None:
+    director = site.direct()
+    agent = site.serve()
+    wait_for(lambda: director.of(Hello), "the agent says Hello")
+    director.start_session(HOST, "s1", "ranging")
+    wait_for(lambda: "sampling" in director.states("s1"), "it samples")
+    director.choices = SamplerChoices(rates_hz={"fake": 50.0})
+    director.start_session(HOST, "s1", "testing")
+
+    def stages() -> list[tuple[str, str]]:
+        return [(m.stage, m.state) for m in director.of(SamplingState) if isinstance(m, SamplingState)]
+
+    wait_for(lambda: stages()[-1] == ("testing", "sampling"), "it is in the next stage")
+    agent.kill()
+    agent.wait()
+    before = len(stages())
+    site.serve()
+    wait_for(lambda: len(stages()) > before, "the next one tells of it")
+    assert {stage for stage, _ in stages()[before:]} == {"testing"}
+    assert json.loads((site.state / "s1" / "session.json").read_bytes())["choices"]["rates_hz"] == {"fake": 50.0}
+
+
+def test_what_was_recorded_under_another_name_waits_for_that_name(site: Site) -> None:
+    site.state.mkdir()
+    record = SessionRecord(session="s1", host="oldname", stage="testing", boot_id="another", marks=str(site.run_dir))
+    folder = SessionFolder.create(site.state, record)
+    MadeSpool(folder.spool).add(5)
+    director = site.direct()
+    agent = site.serve()
+    wait_for(lambda: any(m.problems for m in director.of(Heartbeat)), "it is told")  # type: ignore[attr-defined]
+    told = next(m.problems[0] for m in director.of(Heartbeat) if m.problems)  # type: ignore[attr-defined]
+    assert "recorded as oldname" in told and "--host oldname" in told and told in site.told()
+    director.start_session(HOST, "s2")
+    wait_for(lambda: "sampling" in director.states("s2"), "what is its own is sampled")
+    assert all(m.unsent == [] for m in director.of(Hello))  # type: ignore[attr-defined]
+    assert not (director.folder / "s1").exists() and folder.spool.is_file()
+    agent.terminate()
+    agent.wait(30)
+    site.serve("--host", "oldname")
+    wait_for(lambda: not folder.path.exists(), "it is handed over under its name")
+    assert read_instants(director.folder / "s1" / "spool" / "oldname.sqlite") == list(range(35))
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_told(site: Site) -> None:
+    assert site.serve("--run-dir", str(site.folder / ("long" * 25))).wait(30) == 1
+    assert "name a shorter one with --run-dir" in site.told() and "Traceback" not in site.told()

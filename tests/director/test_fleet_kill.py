@@ -38,7 +38,7 @@ from pathlib import Path
 from power_agent.service.bulk_sender import BulkSender
 from power_agent.wire.sockets import Address, connect
 folder = Path(sys.argv[1])
-sender = BulkSender(connect(zmq.Context(), Address.parse(sys.argv[2]), None, None), "node0")
+sender = BulkSender(connect(zmq.Context(), Address.parse(sys.argv[2]), None, None).bulk, "node0")
 sender.add("s", folder / "node0.sqlite", {"marks": folder / "marks"})
 sender.start()
 while not sender.is_whole("s"):

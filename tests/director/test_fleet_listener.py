@@ -100,14 +100,14 @@ def hello(host: str = "node0", **more: Any) -> Hello:
 
 def ask(sockets: AgentSockets, message: Any) -> Any:
     """Send on the control socket; the answer."""
-    assert sockets.control.poll(int(DEADLINE_S * 1000), zmq.POLLOUT)
-    sockets.control.send(encode(message))
+    assert sockets.control.raw.poll(int(DEADLINE_S * 1000), zmq.POLLOUT)
+    sockets.control.raw.send(encode(message))
     return answer(sockets)
 
 
 def answer(sockets: AgentSockets) -> Any:
-    assert sockets.control.poll(int(DEADLINE_S * 1000)), "no answer"
-    return frames.from_director.decode(sockets.control.recv())
+    assert sockets.control.raw.poll(int(DEADLINE_S * 1000)), "no answer"
+    return frames.from_director.decode(sockets.control.raw.recv())
 
 
 def is_served(director: Director) -> bool:
@@ -152,11 +152,11 @@ def test_a_handlers_mistake_ends_nothing(director: Director) -> None:
 def test_clocks_are_answered_and_exchanges_told(director: Director) -> None:
     agent = director.connect()
     exchange = ClockExchange(t1_ns=1, t2_ns=2, t3_ns=3, t4_ns=4)
-    agent.clock.poll(int(DEADLINE_S * 1000), zmq.POLLOUT)
+    agent.clock.raw.poll(int(DEADLINE_S * 1000), zmq.POLLOUT)
     before_ns = time.monotonic_ns()
-    agent.clock.send(encode(ClockAsk(host="node0", number=7, t1_ns=before_ns, last=exchange)))
-    assert agent.clock.poll(int(DEADLINE_S * 1000))
-    told = frames.clock_from_director.decode(agent.clock.recv())
+    agent.clock.raw.send(encode(ClockAsk(host="node0", number=7, t1_ns=before_ns, last=exchange)))
+    assert agent.clock.raw.poll(int(DEADLINE_S * 1000))
+    told = frames.clock_from_director.decode(agent.clock.raw.recv())
     assert told.number == 7 and before_ns == told.t1_ns <= told.t2_ns <= told.t3_ns <= time.monotonic_ns()
     wait_for(lambda: director.exchanges == [("node0", exchange)], "the exchange is told")
 
@@ -164,7 +164,7 @@ def test_clocks_are_answered_and_exchanges_told(director: Director) -> None:
 def test_a_spool_goes_over_while_it_grows(director: Director, tmp_path: Path) -> None:
     spool = MadeSpool(tmp_path / "agent" / "node0.sqlite", channels=8)
     agent = director.connect()
-    sender = BulkSender(agent, "node0")
+    sender = BulkSender(agent.bulk, "node0")
     sender.add("s", spool.writer.path, {})
     sender.start()
     replica = director.folder / "spool" / "node0.sqlite"
@@ -180,7 +180,7 @@ def test_a_spool_goes_over_while_it_grows(director: Director, tmp_path: Path) ->
 def test_a_session_that_is_not_here_yet_is_handed_over_later(director: Director, tmp_path: Path) -> None:
     spool = MadeSpool(tmp_path / "agent" / "node0.sqlite")
     spool.add(3)
-    sender = BulkSender(director.connect(), "node0")
+    sender = BulkSender(director.connect().bulk, "node0")
     sender.add("later", spool.writer.path, {})
     sender.start()
     wait_for(lambda: any("no session later" in text for text in sender.problems()), "it is refused")
@@ -200,19 +200,19 @@ def test_only_pinned_keys_come_in(tmp_path: Path) -> None:
     director = Director(tmp_path, own, Keyring(tmp_path / "agents"))
     try:
         bad = director.connect(stranger, own.public)
-        bad.control.poll(500, zmq.POLLOUT)
+        bad.control.raw.poll(500, zmq.POLLOUT)
         good = director.connect(known, own.public)
         assert isinstance(ask(good, hello()), Welcome)
         wait_for(lambda: any(stranger.public.hex() in text for text in director.told), "the stranger is told of")
-        assert not bad.control.poll(0, zmq.POLLOUT), "no connection"
+        assert not bad.control.raw.poll(0, zmq.POLLOUT), "no connection"
         plain = director.connect()
-        assert not plain.control.poll(500, zmq.POLLOUT), "no connection without CURVE"
+        assert not plain.control.raw.poll(500, zmq.POLLOUT), "no connection without CURVE"
         # A key speaks for its own name alone, and not after it was removed.
-        good.control.send(encode(hello("node9")))
+        good.control.raw.send(encode(hello("node9")))
         wait_for(lambda: director.listener.bad_frames == 1, "another's name is refused")
         assert "node9" not in director.listener.agents()
         keyring.remove("node0")
-        good.control.send(encode(Heartbeat(t_ns=1)))
+        good.control.raw.send(encode(Heartbeat(t_ns=1)))
         wait_for(lambda: director.listener.bad_frames == 2, "a removed key is not heard")
     finally:
         director.close()
@@ -226,8 +226,10 @@ def test_an_agent_whose_key_is_added_after_it_was_refused_comes_in(tmp_path: Pat
     agent = connect(director.context, director.address, late, own.public, renew_s=3600.0)
 
     def connected() -> bool:
-        links = [agent.kept(link) for link in (agent.control, agent.bulk, agent.clock)]
-        return all(link.poll(0, zmq.POLLOUT) for link in links)
+        links = (agent.control, agent.bulk, agent.clock)
+        for link in links:
+            link.keep()
+        return all(link.is_connected for link in links)
 
     try:
         wait_for(lambda: connected() or any(late.public.hex() in text for text in director.told), "it is refused")
@@ -274,7 +276,8 @@ def attack(director: Director, count: int, seed: int) -> None:
     ]
     sockets = director.connect()
     for number in range(count):
-        target = chance.choice((sockets.control, sockets.bulk, sockets.clock))
+        raws = [one.raw for one in (sockets.control, sockets.bulk, sockets.clock)]
+        target = chance.choice(raws)
         frame = bytearray(chance.choice(good))
         for _ in range(chance.randint(0, 3)):
             frame[chance.randrange(len(frame))] = chance.randrange(256)
@@ -282,7 +285,7 @@ def attack(director: Director, count: int, seed: int) -> None:
         while not target.poll(100, zmq.POLLOUT):
             target.poll(10)
         target.send_multipart(parts)
-        for one in (sockets.control, sockets.bulk, sockets.clock):
+        for one in raws:
             while one.poll(0):
                 one.recv_multipart()
         if number % 1000 == 999:  # another peer: the last one is muted by now
@@ -292,7 +295,7 @@ def attack(director: Director, count: int, seed: int) -> None:
                 raw.sendall(chance.randbytes(100))
     with socket.create_connection((director.address.host, director.address.port + 1)) as raw:
         raw.sendall(b"\xff\0\0\0\0\0\0\0\x01\x7f")
-    sockets.bulk.send(bytes(MAX_FRAME_BYTES + 1))
+    sockets.bulk.raw.send(bytes(MAX_FRAME_BYTES + 1))
     sockets.close()
 
 
@@ -324,7 +327,8 @@ def test_an_agents_end_takes_noise_and_goes_on(tmp_path: Path) -> None:
     rogue = context.socket(zmq.ROUTER)
     rogue.rcvtimeo = int(DEADLINE_S * 1000)
     rogue.bind(address.endpoint(1))
-    sender = BulkSender(connect(context, address, None, None), "node0")
+    agent = connect(context, address, None, None)
+    sender = BulkSender(agent.bulk, "node0")
     sender.add("s", spool.writer.path, {})
     sender.start()
     route, _ = rogue.recv_multipart()
@@ -338,7 +342,7 @@ def test_an_agents_end_takes_noise_and_goes_on(tmp_path: Path) -> None:
         frame = bytearray(chance.choice(good))
         frame[chance.randrange(len(frame))] = chance.randrange(256)
         rogue.send_multipart([route, bytes(frame)])
-    wait_for(lambda: sender.bad_frames > 100, "noise arrives")
+    wait_for(lambda: agent.bulk.bad_frames > 100, "noise arrives")
     sender.forget("s")
     sender.add("s", spool.writer.path, {})
     wait_for(lambda: b"StreamsDeclared" in rogue.recv_multipart()[1], "it still speaks")

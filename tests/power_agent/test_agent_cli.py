@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -252,3 +254,34 @@ def test_a_mark_that_is_lost_is_told_but_does_not_stop_the_script(tmp_path: Path
     done = run("mark", "begin", "epoch", POWER_AGENT_MARKS=str(tmp_path / "gone"))
     assert done.returncode == 0
     assert done.stderr.startswith("power-agent: mark 'epoch' was lost: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ("director keys init", 1, "name a folder with --keys"),
+        ("director serve", 1, "name a folder with --keys"),
+        ("mark begin epoch", 0, ""),
+        ("serve --help", 0, ""),
+        ("serve --director 127.0.0.1:9", 2, "name folders with --state and --keys"),
+        ("serve --director 10.0.0.5 --state /tmp/x", 2, "no home directory"),
+        ("enroll --director 10.0.0.5 --key 00", 1, "name a folder with --keys"),
+        ("run --director 127.0.0.1:9 --run-dir /tmp/no/such/folder -- sh -c 'exit 7'", 7, "name a folder with --state"),
+    ],
+)
+def test_a_user_without_a_home_is_told_what_to_name(words: str, code: int, text: str) -> None:
+    """As in a container that is run under a number alone."""
+    as_unknown = ["unshare", "--user", "--map-user=4242", "--map-group=4242"]
+    if shutil.which("unshare") is None or subprocess.run([*as_unknown, "true"], check=False).returncode:
+        pytest.skip("needs user namespaces, to be a user that nobody knows")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOME", "XDG_"))}
+    module = [sys.executable, "-m", "director.cli"] if words.startswith("director ") else MODULE
+    done = subprocess.run(
+        [*as_unknown, *module, *shlex.split(words.removeprefix("director "))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert text in done.stderr

@@ -135,6 +135,15 @@ def test_clocks_too_far_apart_stop_it_before_the_workload(bench: Bench) -> None:
     assert not (bench.folder / "ran").exists()
 
 
+@pytest.mark.parametrize("shift_s", [float("nan"), float("inf"), float("-inf")])
+def test_a_servers_time_that_is_none_stops_it_before_the_workload(bench: Bench, shift_s: float) -> None:
+    with proxied(bench) as proxy:
+        proxy.shift_s = shift_s
+        outcome = MlperfClient(plan(bench, proxy.port, f"touch {bench.folder / 'ran'}")).run()
+    assert outcome.folder is None and "the server's time is" in outcome.problems[0]
+    assert not (bench.folder / "ran").exists()
+
+
 def test_clocks_too_far_apart_after_the_workload_are_told_and_nothing_is_lost(bench: Bench) -> None:
     with proxied(bench) as proxy:
         client = MlperfClient(plan(bench, proxy.port, loadgen(bench, 1.0)))

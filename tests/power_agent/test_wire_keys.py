@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,24 @@ def test_an_agent_goes_to_another_machine_with_keys_alone() -> None:
     with pytest.raises(AddressProblem, match="power-agent enroll"):
         connect(context, Address.parse("10.0.0.5"), None, None)
     context.term()
+
+
+HALF_A_KEY = """
+import resource, signal, sys
+from pathlib import Path
+from power_agent.wire.keys import KeyProblem, make_secret
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+try:
+    make_secret(Path(sys.argv[1]))
+except KeyProblem as problem:
+    print(problem)
+"""
+
+
+def test_a_full_disk_leaves_no_half_key_in_the_way(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HALF_A_KEY, str(tmp_path / "agent.secret")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "cannot be written: File too large" in done.stdout
+    assert not (tmp_path / "agent.secret").exists()
+    make_secret(tmp_path / "agent.secret")

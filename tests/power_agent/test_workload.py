@@ -6,6 +6,7 @@ import errno
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from unprivileged import folder_for_all
 
+from power_agent import workload
 from power_agent.workload import CannotStart, check_program
 
 DEADLINE_S = 20.0
@@ -257,3 +260,47 @@ def test_what_cannot_be_run_is_told_with_the_codes_of_a_shell(tmp_path: Path) ->
             check_program(name)
         assert caught.value.exit_code == code
     check_program("sh")
+
+
+SYSTEM_PYTHON = "/usr/bin/python3"  # that every user may run
+MAY_BE_ROOT = os.geteuid() == 0 and Path(SYSTEM_PYTHON).exists() and shutil.which("setpriv") is not None
+
+
+@pytest.mark.skipif(not MAY_BE_ROOT, reason="needs root, to be two users, setpriv and a python for all")
+def test_a_job_that_has_become_another_users_is_waited_for_though_it_may_not_be_signalled() -> None:
+    """As under sudo."""
+    with folder_for_all() as folder:
+        (folder / "power_agent").mkdir()
+        (folder / "power_agent" / "__init__.py").touch()
+        shutil.copy(workload.__file__, folder / "power_agent" / "workload.py")
+        becomes_root = folder / "sudo"
+        shutil.copy(shutil.which("setpriv") or "", becomes_root)
+        becomes_root.chmod(0o4755)
+        job = [str(becomes_root), "--reuid=0", "--regid=0", "--clear-groups", "sh", "-c", "id -u; read x; exit 7"]
+        process = subprocess.Popen(
+            [SYSTEM_PYTHON, "-B", "-c", HARNESS, *job],
+            env={"PYTHONPATH": str(folder), "PATH": os.environ["PATH"]},
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            if process.stdout.readline() != b"0\n":
+                pytest.skip("this file system lets nobody become root")
+            process.send_signal(signal.SIGTERM)
+            until(lambda: process.poll() is not None or not _waits(process.pid, signal.SIGTERM), "it has taken it")
+            process.stdin.write(b"\n")
+        finally:
+            _, errors = process.communicate()
+    assert process.returncode == 7, errors
+    assert b"ending=None" not in errors and b"Traceback" not in errors
+
+
+def _waits(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal is on its way to a process."""
+    (pending,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("ShdPnd"))
+    return bool(int(pending.split()[1], 16) >> (number - 1) & 1)

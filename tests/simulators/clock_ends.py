@@ -50,7 +50,7 @@ def ask(folder: Path, address: Address, until: threading.Event) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     own, director = load_secret(folder / "agent.secret"), load_secret(folder / "director.secret")
     sockets = connect(context, address, own, director.public)
-    asker = ClockAsker(sockets, HOST)
+    asker = ClockAsker(sockets.clock, HOST)
     asker.start()
     until.wait()
     asker.close()

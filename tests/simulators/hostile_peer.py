@@ -55,7 +55,7 @@ def agents_messages(host: str, session: str) -> list[bytes]:
     messages = [
         Hello(host=host, agent="x", boot_id="x", tool_version="1", recording=[session], unsent=[session]),
         Heartbeat(t_ns=1, recording=[session], problems=["a problem"]),
-        SamplingState(session=session, stage="testing", state="sampling", t_ns=1, streams=[_STREAM]),
+        SamplingState(session=session, stage="testing", state="sampling", t_ns=1),
         WorkloadEvent(session=session, event="ended", t_ns=1, exit_code=1),
         SessionRequest(request="r", want="state", session=session),
         StreamsDeclared(**of, streams=[_STREAM], meta={"host": host, "started_ns": "1"}),

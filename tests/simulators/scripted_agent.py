@@ -15,7 +15,6 @@ from power_agent.messages import Stream
 from power_agent.row_format import row_struct
 from power_agent.service.bulk_sender import BulkSender
 from power_agent.spool import Batch, SpoolWriter
-from power_agent.wire.frames import encode, from_director
 from power_agent.wire.messages import (
     Heartbeat,
     Hello,
@@ -92,8 +91,9 @@ class ScriptedAgent:
     def _run(self) -> None:
         context: zmq.Context[Any] = zmq.Context()
         sockets = connect(context, self._address, None, None)
-        sender = BulkSender(sockets, self.host)
+        sender = BulkSender(sockets.bulk, self.host)
         sender.start()
+        control = sockets.control
         for spool in self.folder.glob("*.sqlite"):
             sender.add(spool.stem, spool, {"marks": self._marks(spool.stem)})
             self._ended.add(spool.stem)
@@ -104,19 +104,19 @@ class ScriptedAgent:
                 time.sleep(0.02)
                 continue
             now_s = time.monotonic()
-            if now_s - spoke_s > 0.2 and sockets.control.poll(0, zmq.POLLOUT):
+            if now_s - spoke_s > 0.2 and control.is_connected:
                 spoke_s = now_s
-                sockets.control.send(encode(Heartbeat(t_ns=time.monotonic_ns()) if welcomed else self._hello()))
+                control.send(Heartbeat(t_ns=time.monotonic_ns()) if welcomed else self._hello())
             while welcomed and self._requests:
-                sockets.control.send(encode(self._requests.pop(0)))
-            while sockets.control.poll(20):
-                message = from_director.decode(sockets.control.recv())
+                control.send(self._requests.pop(0))
+            control.wait(20)
+            for message in control.received(1000):
                 if isinstance(message, (Welcome, Refused)):
                     welcomed = isinstance(message, Welcome)
                 elif not isinstance(message, Heartbeat):
                     self.heard.append(message)
                 for answer in self._obey(message, sender):
-                    sockets.control.send(encode(answer))
+                    control.send(answer)
             for session in list(self._ended if self.hands_over else ()):
                 sender.finish(session)
                 self._ended.discard(session)
