@@ -40,7 +40,15 @@ class _Connection:
 class ConnectionGuard:
     """A thread that looks at the connections of some sockets."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        tell: Callable[[str], None],
+        most_connections: int = MOST_CONNECTIONS,
+        all_held_bytes: int = ALL_HELD_BYTES,
+    ) -> None:
+        """`tell` hears of connections that were ended."""
+        self._most_connections = most_connections
+        self._all_held_bytes = all_held_bytes
         self._notices = RareNotices(tell)
         self._monitors: list[Any] = []
         self._connections: dict[int, _Connection] = {}  # by descriptor
@@ -103,8 +111,8 @@ class ConnectionGuard:
                     connection = _Connection(forgiven=_received(descriptor) or 0)
                     with self._lock:
                         self._connections[descriptor] = connection
-                    if len(self._connections) > MOST_CONNECTIONS:
-                        self._end(descriptor, f"there are {MOST_CONNECTIONS} already")
+                    if len(self._connections) > self._most_connections:
+                        self._end(descriptor, f"there are {self._most_connections} already")
                 else:
                     with self._lock:
                         self._connections.pop(descriptor, None)
@@ -121,22 +129,36 @@ class ConnectionGuard:
             held.append((received - connection.delivered - connection.forgiven, descriptor))
         held.sort()
         all_held = sum(size for size, _ in held if size > 0)
-        while held and (held[-1][0] > HELD_BYTES or all_held > ALL_HELD_BYTES):
+        while held and (held[-1][0] > HELD_BYTES or all_held > self._all_held_bytes):
             size, descriptor = held.pop()
             all_held -= size
             self._end(descriptor, f"it sent {int(size) >> 20} MiB that are no messages, or that nobody could take yet")
 
     def _end(self, descriptor: int, why: str) -> None:
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as link:
+        with suppress(OSError), _connection(descriptor) as link:
             peer = link.getpeername()[0]
             link.shutdown(socket.SHUT_RDWR)
             self.ended += 1
             self._notices.tell(peer, f"the connection of {peer} was ended: {why}")
 
 
+def _connection(descriptor: int) -> socket.socket:
+    """A copy. The connection may have ended since, and its number may be that of a file by now.
+
+    Raises:
+        OSError: it is no connection.
+    """
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+
+
 def _received(descriptor: int) -> int | None:
     """Bytes that the kernel has received on a connection; None: it does not say."""
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as link:
+    with suppress(OSError), _connection(descriptor) as link:
         info = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512)
         if len(info) >= _RECEIVED.size:
             return int(_RECEIVED.unpack_from(info)[0])

@@ -21,6 +21,7 @@ from power_agent.wire.messages import FromDirector, SessionAnswer, WorkloadEvent
 
 RETRY_S = (5.0, 60.0, 600.0)  # after results could not be computed
 _LONGEST_REPORT = 100_000
+_MOST_WATCHERS = 100
 _TOLD_AS: dict[FleetState, FleetState] = {
     "ranging": "measuring",
     "ranged": "preparing",
@@ -77,7 +78,10 @@ class KeptSession:
         """Answer whoever asks, now and at each change, once it is durable."""
         if self.save():
             answer(self.answer_to(request))
-        if self.state != "complete" and len(self._watchers) < 100:
+        if self.state != "complete":
+            self._watchers.pop((asker, request), None)
+            if len(self._watchers) >= _MOST_WATCHERS:  # whoever asked longest ago has gone, or asks again
+                self._watchers.pop(next(iter(self._watchers)))
             self._watchers[asker, request] = answer
 
     def admit(self) -> None:
@@ -203,6 +207,9 @@ class KeptSession:
         if output:
             self._around.tell(f"session {self.folder.name}: {output}")
         self._failure = ""
+        found = self.folder.manifest.fleet
+        if found is not None:  # which that process alone knows
+            self.session.fleet.director_clock_file = found.director_clock_file
         self.session.ingested(now_ns)
 
     def _fail(self, why: str, now_ns: int) -> None:
