@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 from director.fleet.clock_sync import ClockSync
 from director.fleet.finishing import REPORT, Work, parse_ranges
 from director.fleet.fleet_session import Bounds, FleetSession, Presence
+from director.fleet.known_hosts import not_connected
 from director.fleet.session_folder import SessionFolder
 from director.fleet.store import FleetStore
 from director.session.files import SessionError
@@ -41,6 +42,8 @@ class Surroundings:
     clocks: ClockSync
     finish: Callable[[Path], Work]
     find_ranges: Callable[[Path], Work]
+    connected: Callable[[], Collection[str]] = tuple  # hosts whose agents are heard now
+    enrolled: Callable[[], Collection[str] | None] = lambda: None  # hosts whose agents have keys; None: none needs one
 
 
 class KeptSession:
@@ -157,6 +160,9 @@ class KeptSession:
         """How the session stands."""
         fleet = self.session.fleet
         warnings = [text[:2000] for text in fleet_notices(fleet)]
+        if self.state in ("preparing", "ranging", "measuring"):
+            unheard = [record.host for record in fleet.agents if not record.agent]
+            warnings += not_connected(unheard, self._around.connected())
         state, report = _TOLD_AS.get(fleet.state, fleet.state), ""
         if self._failure:  # nobody shall wait for the next try
             state = "complete"

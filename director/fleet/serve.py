@@ -22,7 +22,7 @@ from director.fleet.finishing import Work, find_ranges, finish
 from director.fleet.fleet_session import Bounds, Presence
 from director.fleet.inbox import Inbox
 from director.fleet.kept_session import Surroundings
-from director.fleet.listener import Listener
+from director.fleet.listener import AgentLink, Listener
 from director.fleet.local_socket import LocalListener
 from director.fleet.rare_notices import RareNotices
 from director.fleet.session_folder import LOCAL
@@ -83,6 +83,8 @@ class Server:
                 clocks=self._clocks,
                 finish=options.finish,
                 find_ranges=find_ranges,
+                connected=self._connected,
+                enrolled=lambda: options.keyring.names().values() if options.keyring is not None else None,
             )
             self._listener = Listener(
                 options.address,
@@ -143,7 +145,7 @@ class Server:
         now_s = time.monotonic()
         present = {}
         for host, link in self._listener.agents().items():
-            silent = now_s - link.heard_s > self._bounds.away_s
+            silent = self._is_silent(link, now_s)
             present[host] = Presence(link.hello.agent, link.hello.boot_id, silent, link.hello.system)
             for problem in link.heartbeat.problems if link.heartbeat is not None else ():
                 self._notices.tell((host, problem), f"{host}: {problem}")
@@ -165,6 +167,14 @@ class Server:
     def _send(self, host: str, message: FromDirector) -> None:
         if self._listener is not None:
             self._listener.send(host, message)
+
+    def _connected(self) -> list[str]:
+        agents = self._listener.agents() if self._listener is not None else {}
+        now_s = time.monotonic()
+        return [host for host, link in agents.items() if not self._is_silent(link, now_s)]
+
+    def _is_silent(self, link: AgentLink, now_s: float) -> bool:
+        return now_s - link.heard_s > self._bounds.away_s
 
     def _hear(self, host: str, message: FromAgent) -> list[FromDirector]:
         """In the control thread: leave it to the keeper, which may have to wait for the disk."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from director.fleet.finishing import MOST_AT_ONCE
 from director.fleet.fleet_session import Presence
 from director.fleet.kept_session import KeptSession, Surroundings
+from director.fleet.known_hosts import not_enrolled
 from director.fleet.rare_notices import RareNotices
 from director.fleet.replica import is_handed_over
 from director.fleet.session_folder import LOCAL, SessionFolder, director_host, find_folders, new_name, open_folder
@@ -21,6 +22,7 @@ from director.session.files import MANIFEST, SPOOL, SessionError
 from director.session.fleet_record import RUNNING, AgentRecord, Fleet, FleetState, Transition
 from director.session.manifest import Workload
 from power_agent.host_facts import as_text, boot_id
+from power_agent.stages import in_order
 from power_agent.wire.messages import (
     FromAgent,
     Hello,
@@ -158,6 +160,10 @@ class SessionKeeper:
                     f"{host} is measured by the session {busy[host]} now: wait for its end, or end it with "
                     f"`power-director session stop {busy[host]}`"
                 )
+        enrolled = self._around.enrolled()
+        unknown = not_enrolled(hosts, enrolled) if enrolled is not None else ""
+        if unknown:
+            raise _Refusal(unknown)
         own_host = director_host(hosts)
         fleet = Fleet(
             state="preparing",
@@ -165,7 +171,7 @@ class SessionKeeper:
             director_boot_id=boot_id(),
             asker=asker,
             request=request.request,
-            stages=sorted(set(request.stages)) or ["testing"],  # ranging comes first
+            stages=in_order(request.stages),
             choices=request.choices,
             transitions=[self._transition("preparing")],
             agents=[AgentRecord(host=host) for host in hosts],
