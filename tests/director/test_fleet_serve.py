@@ -85,6 +85,7 @@ def test_agents_that_come_late_leave_or_start_again_are_told_of(fleet: ServedFle
         "early: its agent has not handed over all",
     ):
         assert words in told, told
+    assert sum("never" in line for line in told.splitlines()) == 1, "each thing once"
     assert fleet.rows(name, "again") == restarted.rows[name] + second.rows[name]
     assert [host["name"] for host in manifest["hosts"]] == ["early", "again", "late", "never"]
     # What comes days later is taken, and the results are computed again.
