@@ -61,7 +61,8 @@ class _Peer:
 
 
 class FleetStore:
-    """`take` and `commit` belong to one thread; `admit` and `dismiss` may be called by any."""
+    """`take` and `commit` belong to one thread; the others may be called by any, and `admit` and `dismiss` may wait for
+    the disk."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class FleetStore:
         self._sessions: dict[str, _Session] = {}
         self._peers: OrderedDict[tuple[str, str], _Peer] = OrderedDict()  # the one that was silent longest first
         self._touched: dict[tuple[str, str], _Peer] = {}
+        self._progress: dict[str, dict[str, int]] = {}  # by session and host
         self._failing: set[tuple[str, str]] = set()  # told once, not at each try
         self.readings_rows = 0  # rows that were made durable
         self.repeats = 0
@@ -104,18 +106,14 @@ class FleetStore:
             self._sessions[session] = _Session(directory, any_or_hosts, frozenset(whole), ending)
 
     def progress(self, session: str) -> dict[str, int]:
-        """A number by host that rises with what became durable; of hosts that send."""
-        with self._lock:
-            return {
-                host: peer.replica.seq + sum(peer.replica.sizes.values()) + (peer.replica.clock_ns or 0)
-                for (name, host), peer in self._peers.items()
-                if name == session
-            }
+        """A number by host that rises with what became durable; of hosts that send. It waits for no disk."""
+        return dict(self._progress.get(session, {}))
 
     def dismiss(self, session: str) -> None:
         """Take nothing for this session any more, and let go of its files."""
         with self._lock:
             self._sessions.pop(session, None)
+            self._progress.pop(session, None)
             for key in [key for key in self._peers if key[0] == session]:
                 self._peers.pop(key).replica.close()
                 self._touched.pop(key, None)
@@ -238,6 +236,9 @@ class FleetStore:
             files={path: replica.size_of(path) for path in paths},
             resend=peer.resend,
             whole=whole,
+        )
+        self._progress.setdefault(key[0], {})[key[1]] = (
+            replica.seq + sum(replica.sizes.values()) + (replica.clock_ns or 0)
         )
         self.readings_rows += peer.rows
         peer.rows = 0

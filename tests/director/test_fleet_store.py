@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -258,6 +259,21 @@ def test_the_names_of_new_files_are_synced_before_they_are_acknowledged(held: He
     folders = [held.folder / "logs/node0/deep", held.folder / "logs/node0", held.folder / "logs", held.folder]
     assert synced == {*folders, folders[0] / "a.log"}
     replica.close()
+
+
+def test_progress_is_known_while_the_disk_is_waited_for(held: Held) -> None:
+    held.ack(declared(), batch(1))
+    before = held.store.progress("s")["node0"]
+    with held.store._lock:  # as `commit` has it while it syncs
+        asked = threading.Thread(target=lambda: seen.append(held.store.progress("s")), daemon=True)
+        seen: list[dict[str, int]] = []
+        asked.start()
+        asked.join(20)
+        assert seen == [{"node0": before}]
+    held.ack(batch(2))
+    assert held.store.progress("s")["node0"] > before
+    held.store.dismiss("s")
+    assert held.store.progress("s") == {}
 
 
 def test_files_are_appended_at_their_offset(held: Held) -> None:
