@@ -282,6 +282,8 @@ def _interconnect_text(switches: Sequence[Component], questions: Questions) -> s
 
 def _why(manifest: Manifest, name: str) -> str:
     """Why nothing was measured of a host, as far as its drivers say."""
+    if manifest.fleet is not None and any(record.host == name and not record.agent for record in manifest.fleet.agents):
+        return "its agent was never heard"
     host = next((host for host in manifest.hosts if host.name == name), None)
     if host is None or not (host.streams or host.drivers):
         return "no readings came from it"
@@ -297,12 +299,17 @@ def names_text(names: Sequence[str]) -> str:
     return ", ".join(shown)
 
 
+def told_hosts(over: OverHosts | UnsetType) -> set[str]:
+    """Hosts of which `host_warnings` says that nothing was measured."""
+    return {gap.host for gap in over.without_data} if isinstance(over, OverHosts) and over.hosts else set()
+
+
 def host_warnings(over: OverHosts | UnsetType) -> list[str]:
     """What is missing or doubtful about hosts, the gravest first."""
     if not isinstance(over, OverHosts):
         return []
     warnings = []
-    if over.without_data and over.hosts:
+    if told_hosts(over):
         names = names_text([gap.host for gap in over.without_data])
         why = "; ".join(dict.fromkeys(f"{gap.host}: {gap.why}" for gap in over.without_data[:3]))
         warnings.append(

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from director.answers.host_results import Gathered, host_warnings, names_text, over_hosts, tree_of
+from director.answers.host_results import Gathered, host_warnings, names_text, over_hosts, told_hosts, tree_of
 from director.answers.metrics import session_metrics
 from director.answers.phase_intervals import HostIntervals, IntervalMaker, PhaseName, join_hosts, phase_names
 from director.answers.progress import Step
@@ -111,7 +111,9 @@ def write_results(
         idle_watts=idle,
         sampling=_sampling(manifest),
         points=[f"{(p.t_ns - begin_ns) * 1e-9:.3f} s {p.name}" for p in points[:MOST_POINTS]],
-        warnings=session_warnings(manifest, tree, phases, run, [*host_warnings(over), *doubts, *problems]),
+        warnings=session_warnings(
+            manifest, tree, phases, run, [*host_warnings(over), *doubts, *problems], told_hosts(over)
+        ),
         over_hosts=over,
     )
     if questions.against is not None:

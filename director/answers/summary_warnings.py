@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from director.answers.summary import EnergyFigure, PhaseGroup
 from director.energy.component_energy import ComponentEnergy
@@ -22,14 +22,15 @@ def session_warnings(
     phases: Sequence[PhaseGroup],
     run: PhaseGroup,
     problems: Sequence[str],
+    told_hosts: Collection[str] = (),
 ) -> list[str]:
     """Warnings of a session, the gravest first. `run` is the phase that the main figures stand for.
 
-    `problems` holds what is known to be wrong with energies and phases.
+    `problems` holds what is known to be wrong with energies and phases, and why nothing is known of `told_hosts`.
     """
     warnings: list[str] = [*manifest.missing]
     if manifest.fleet is not None:
-        warnings += fleet_notices(manifest.fleet)
+        warnings += fleet_notices(manifest.fleet, told_hosts)
     states = [(host.name, state) for host in manifest.hosts for state in host.drivers]
     if not tree:
         warnings.append("no power or energy was measured: `power-agent devices` says what each driver needs")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from director.commands.fleet_options import choices
 from director.commands.parser import WrongUsage, fail
 from power_agent.fleet_extra import not_installed
+from power_agent.stages import in_order
 
 if TYPE_CHECKING:
     from director.running.run_options import RunOptions
@@ -36,7 +37,7 @@ def run_on_hosts(arguments: argparse.Namespace, options: RunOptions) -> int:
         return fail(not_installed(error), 1)
     from power_agent.workload import leave_like
 
-    fleet = FleetOptions(arguments.hosts, arguments.sessions, arguments.run_dir, chosen)
+    fleet = FleetOptions(arguments.hosts, arguments.sessions, arguments.run_dir, chosen, in_order(arguments.stage))
     try:
         return leave_like(run_on_fleet(options, fleet))
     except NoDirector as problem:

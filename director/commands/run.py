@@ -14,6 +14,7 @@ from director.commands.report import add_report_options, report_options
 from director.commands.serve import add_sessions_option
 from director.commands.values import count, not_negative, positive, seconds
 from power_agent.option_values import merged
+from power_agent.stages import add_stage_option
 
 if TYPE_CHECKING:
     from director.running.config_file import Shape
@@ -83,6 +84,7 @@ def add(commands: Commands) -> None:
     replay.add_argument("--replay-speed", type=positive, default=1.0, metavar="X", help="times as fast as recorded")
     fleet = run.add_argument_group("other machines, through `power-director serve` on this one")
     add_fleet_options(fleet)
+    add_stage_option(fleet)
     add_sessions_option(fleet)
     factors = run.add_argument_group("cost and carbon; nothing is assumed")
     factors.add_argument("--cost-per-kwh", type=not_negative, metavar="X", help="price of a kWh")
@@ -140,7 +142,7 @@ def _config_shapes() -> dict[str, Shape]:
         **dict.fromkeys(("run-dir", "sessions"), "value"),
         **dict.fromkeys(("rate", "set", "ranges"), "table"),
         **dict.fromkeys(("drivers", "hosts"), "comma list"),
-        "phase-pattern": "list",
+        **dict.fromkeys(("phase-pattern", "stage"), "list"),
         "mllog": "optional",
     }
 
@@ -158,6 +160,8 @@ def _run(arguments: argparse.Namespace, command: list[str]) -> int:
             return run_on_hosts(arguments, options)
         if arguments.ranges:
             raise WrongUsage("--ranges is for meters of other machines, with --hosts; here it is --set")
+        if arguments.stage:
+            raise WrongUsage("--stage is for meters of other machines, with --hosts")
         if options.repeat > 1:
             from director.running.series import run_series
 

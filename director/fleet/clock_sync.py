@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +83,7 @@ class ClockSync:
         self._tell = tell
         self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: OrderedDict[str, _Host] = OrderedDict()  # the one that was not heard for longest first
         self._sessions: dict[str, tuple[Path, dict[str, _Recording]]] = {}
         self._failing: set[Path] = set()  # folders, told once
         self._stop = threading.Event()
@@ -108,10 +108,10 @@ class ClockSync:
         """Take an exchange; for Listener. It may come late, twice, or be made up."""
         now_ns = self._monotonic_ns()
         with self._lock:
-            known = self._known(host)
-            if known is None or not _can_be(exchange, now_ns):
+            if not _can_be(exchange, now_ns):
                 self.refused += 1
                 return
+            known = self._known(host)
             burst = known.burst
             if burst is not None and _is_same(burst.first, exchange):
                 burst.add(exchange)
@@ -124,7 +124,7 @@ class ClockSync:
         """Take what an agent says of its wall clock."""
         with self._lock:
             known = self._known(host)
-            if known is not None and heartbeat.clock_state and known.clock_state != heartbeat.clock_state:
+            if heartbeat.clock_state and known.clock_state != heartbeat.clock_state:
                 known.clock_state = heartbeat.clock_state
                 for recording in self._recordings(host):
                     self._add(recording, StateLine(clock_state=known.clock_state))
@@ -149,7 +149,8 @@ class ClockSync:
     def end(self, session: str) -> None:
         """Write what came so far, and no more of this session. It may take as long as the disk takes.
 
-        Call it when all hosts have handed over: a burst after the last reading then bounds its instant from both sides.
+        What cannot be written now is kept, and written later or when this is called again. Call it when all hosts have
+        handed over: a burst after the last reading then bounds its instant from both sides.
         """
         with self._lock:
             _, recordings = self._sessions.get(session, (None, {}))
@@ -159,7 +160,8 @@ class ClockSync:
                     self._add_exchange(recording, exchange)
         self._write()
         with self._lock:
-            self._sessions.pop(session, None)
+            if not any(recording.waiting for recording in recordings.values()):
+                self._sessions.pop(session, None)
 
     def state(self, host: str) -> SyncState | None:
         """How a host's clock stands now, of the exchanges of the last minutes. None: it made none."""
@@ -186,10 +188,13 @@ class ClockSync:
             jumps=len(model.jumps),
         )
 
-    def _known(self, host: str) -> _Host | None:
+    def _known(self, host: str) -> _Host:
         known = self._hosts.get(host)
-        if known is None and len(self._hosts) < MOST_HOSTS:
+        if known is None:
+            if len(self._hosts) >= MOST_HOSTS:
+                self._hosts.popitem(last=False)
             known = self._hosts[host] = _Host()
+        self._hosts.move_to_end(host)
         return known
 
     def _recordings(self, host: str) -> list[_Recording]:

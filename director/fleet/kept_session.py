@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 from director.fleet.clock_sync import ClockSync
 from director.fleet.finishing import REPORT, Work, parse_ranges
 from director.fleet.fleet_session import Bounds, FleetSession, Presence
+from director.fleet.known_hosts import not_connected
 from director.fleet.session_folder import SessionFolder
 from director.fleet.store import FleetStore
 from director.session.files import SessionError
@@ -21,6 +22,7 @@ from power_agent.wire.messages import FromDirector, SessionAnswer, WorkloadEvent
 
 RETRY_S = (5.0, 60.0, 600.0)  # after results could not be computed
 _LONGEST_REPORT = 100_000
+_MOST_WATCHERS = 100
 _TOLD_AS: dict[FleetState, FleetState] = {
     "ranging": "measuring",
     "ranged": "preparing",
@@ -40,6 +42,8 @@ class Surroundings:
     clocks: ClockSync
     finish: Callable[[Path], Work]
     find_ranges: Callable[[Path], Work]
+    connected: Callable[[], Collection[str]] = tuple  # hosts whose agents are heard now
+    enrolled: Callable[[], Collection[str] | None] = lambda: None  # hosts whose agents have keys; None: none needs one
 
 
 class KeptSession:
@@ -77,7 +81,10 @@ class KeptSession:
         """Answer whoever asks, now and at each change, once it is durable."""
         if self.save():
             answer(self.answer_to(request))
-        if self.state != "complete" and len(self._watchers) < 100:
+        if self.state != "complete":
+            self._watchers.pop((asker, request), None)
+            if len(self._watchers) >= _MOST_WATCHERS:  # whoever asked longest ago has gone, or asks again
+                self._watchers.pop(next(iter(self._watchers)))
             self._watchers[asker, request] = answer
 
     def admit(self) -> None:
@@ -153,6 +160,9 @@ class KeptSession:
         """How the session stands."""
         fleet = self.session.fleet
         warnings = [text[:2000] for text in fleet_notices(fleet)]
+        if self.state in ("preparing", "ranging", "measuring"):
+            unheard = [record.host for record in fleet.agents if not record.agent]
+            warnings += not_connected(unheard, self._around.connected())
         state, report = _TOLD_AS.get(fleet.state, fleet.state), ""
         if self._failure:  # nobody shall wait for the next try
             state = "complete"
@@ -203,6 +213,9 @@ class KeptSession:
         if output:
             self._around.tell(f"session {self.folder.name}: {output}")
         self._failure = ""
+        found = self.folder.manifest.fleet
+        if found is not None:  # which that process alone knows
+            self.session.fleet.director_clock_file = found.director_clock_file
         self.session.ingested(now_ns)
 
     def _fail(self, why: str, now_ns: int) -> None:

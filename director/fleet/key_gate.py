@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 
+from director.fleet.rare_notices import RareNotices
 from power_agent.wire.keys import Keyring
 
 _ENDPOINT = "inproc://zeromq.zap.01"
-_TELL_AGAIN_S = 60.0
-_MOST_TOLD = 1000
+_TELL_AGAIN_S = 60.0  # of the same key from the same place
 
 
 class KeyGate:
@@ -21,8 +20,7 @@ class KeyGate:
 
     def __init__(self, context: zmq.Context[Any], keyring: Keyring, tell: Callable[[str], None]) -> None:
         self._keyring = keyring
-        self._tell = tell
-        self._told_s: dict[tuple[str, str], float] = {}
+        self._notices = RareNotices(tell, _TELL_AGAIN_S)
         self.refused = 0
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -51,18 +49,10 @@ class KeyGate:
             return [b"1.0", request, b"200", b"OK", name.encode(), b""]
         self.refused += 1
         key = credentials[0].hex() if credentials and len(credentials[0]) == 32 else "none"
-        self._tell_of(address.decode("ascii", "replace").removeprefix("::ffff:"), key)
-        return [b"1.0", request, b"400", b"unknown key", b"", b""]
-
-    def _tell_of(self, address: str, key: str) -> None:
-        """Log it, but not at every one of its tries."""
-        now_s = time.monotonic()
-        if now_s - self._told_s.get((address, key), -_TELL_AGAIN_S) < _TELL_AGAIN_S:
-            return
-        if len(self._told_s) >= _MOST_TOLD:
-            self._told_s.clear()
-        self._told_s[address, key] = now_s
-        self._tell(
-            f"refused {address}: its key {key} is not known here. If it is one of your agents: "
-            f"power-director keys add NAME {key}"
+        place = address.decode("ascii", "replace").removeprefix("::ffff:")
+        self._notices.tell(
+            (place, key),
+            f"refused {place}: its key {key} is not known here. If it is one of your agents: "
+            f"power-director keys add NAME {key}",
         )
+        return [b"1.0", request, b"400", b"unknown key", b"", b""]

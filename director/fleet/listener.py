@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
@@ -22,6 +22,7 @@ import zmq
 from director.fleet.connection_guard import ConnectionGuard
 from director.fleet.key_gate import KeyGate
 from director.fleet.peer_limits import PeerLimits
+from director.fleet.rare_notices import RareNotices
 from director.fleet.store import FleetStore
 from power_agent.wire import frames
 from power_agent.wire.frames import BadFrame, FrameDecoder, encode
@@ -40,7 +41,7 @@ from power_agent.wire.messages import (
     StreamsDeclared,
     Welcome,
 )
-from power_agent.wire.sockets import BULK_MESSAGES, CLOCK_MESSAGES, CONTROL_MESSAGES, Address, AddressProblem, limit
+from power_agent.wire.sockets import BULK_MESSAGES, CLOCK_MESSAGES, Address, AddressProblem, limit
 
 SILENT_AFTER_BEATS = 5
 HEARTBEAT_S = 1.0
@@ -50,7 +51,14 @@ CREDIT_BYTES = 256 << 20  # of all agents together
 MIN_CREDIT_BYTES, MAX_CREDIT_BYTES = 64 << 10, 4 << 20
 _TURN_MS = 100
 _CREDIT_HELD_S = 60.0
-_MOST_ROUTES = 20_000
+_MOST_HOSTS = 20_000
+_CONTROL_MESSAGES = 64  # each way and connection: each may pin a buffer of 18 kB, and an answer may have 300 kB
+
+
+class _Incoming(NamedTuple):
+    route: bytes  # the connection
+    size: int  # bytes
+    message: Any  # None: it was dropped
 
 
 @dataclass
@@ -111,7 +119,7 @@ class Listener:
         self._links: dict[str, AgentLink] = {}
         self._outbox: deque[tuple[str, FromDirector]] = deque(maxlen=100_000)
         self._credits: dict[bytes, tuple[int, float]] = {}  # by connection: as told last, and when it last sent
-        self._told: set[tuple[bytes, str]] = set()
+        self._notices = RareNotices(tell)
         self.bad_frames = 0
         self._stop = threading.Event()
         self._context: zmq.Context[Any] = zmq.Context()
@@ -119,7 +127,7 @@ class Listener:
         self._guard = ConnectionGuard(tell)
         self._gate = KeyGate(self._context, self._keyring, tell) if self._keyring is not None else None
         try:
-            self._control = self._bind(address, 0, own, CONTROL_MESSAGES, frames.MAX_FRAME_BYTES)
+            self._control = self._bind(address, 0, own, _CONTROL_MESSAGES, frames.MAX_FRAME_BYTES)
             self._bulk = self._bind(address, 1, own, BULK_MESSAGES, frames.MAX_FRAME_BYTES)
             self._clock = self._bind(address, 2, own, CLOCK_MESSAGES, frames.MAX_CLOCK_FRAME_BYTES)
         except BaseException:
@@ -189,35 +197,37 @@ class Listener:
             raise AddressProblem(text) from error
         return socket
 
-    def _receive(
-        self, socket: zmq.Socket[bytes], decoder: FrameDecoder[Any], limits: PeerLimits
-    ) -> tuple[bytes, bytes, Any]:
-        """The next message: route, key for limits, and the message, or None where it was dropped.
+    def _receive(self, socket: zmq.Socket[bytes], decoder: FrameDecoder[Any], limits: PeerLimits) -> _Incoming:
+        """The next message.
 
         Raises:
             zmq.Again: there is none.
         """
-        route_frame, *parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-        route = route_frame.bytes
+        route, *parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+        size = sum(len(part) for part in parts)
         if parts:
             with suppress(zmq.ZMQError):  # a peer that was gone before it was looked at has no descriptor
-                self._guard.delivered(int(parts[-1].get(zmq.SRCFD)), len(parts), sum(len(part) for part in parts))
+                self._guard.delivered(int(parts[-1].get(zmq.SRCFD)), len(parts), size)
         user = self._user(parts)
-        peer = user.encode() if user else route
+        peer = user.encode() if user else route.bytes
         now_s = time.monotonic()
-        if not limits.allows(peer, now_s):
-            return route, peer, None
-        try:
-            message = decoder.decode_parts([part.buffer for part in parts])
-            host = getattr(message, "host", user)
-            if self._keyring is not None and (user not in self._keyring.names().values() or host != user):
-                raise BadFrame(f"the key of {user or 'nobody'} does not speak for {host}")
-            return route, peer, message
-        except BadFrame as error:
-            self.bad_frames += 1
-            if limits.note_bad(peer, now_s):
-                self._tell_once(peer, f"{user or 'a peer'} sends what is no message of ours, and is muted: {error}")
-            return route, peer, None
+        message = None
+        if limits.allows(peer, now_s):
+            try:
+                message = self._decoded(decoder, parts, user)
+            except BadFrame as error:
+                self.bad_frames += 1
+                if limits.note_bad(peer, now_s):
+                    text = f"{user or 'a peer'} sends what is no message of ours, and is muted: {error}"
+                    self._notices.tell(("muted", peer), text)
+        return _Incoming(route.bytes, size, message)
+
+    def _decoded(self, decoder: FrameDecoder[Any], parts: Sequence[zmq.Frame], user: str) -> Any:
+        message = decoder.decode_parts([part.buffer for part in parts])
+        host = getattr(message, "host", user)
+        if self._keyring is not None and (user not in self._keyring.names().values() or host != user):
+            raise BadFrame(f"the key of {user or 'nobody'} does not speak for {host}")
+        return message
 
     def _user(self, parts: Sequence[zmq.Frame]) -> str:
         if self._keyring is None or not parts:
@@ -227,11 +237,6 @@ class Listener:
         except zmq.ZMQError:
             return ""
 
-    def _tell_once(self, peer: bytes, text: str) -> None:
-        if len(self._told) < 10_000 and (peer, text) not in self._told:
-            self._told.add((peer, text))
-            self._tell(text)
-
     def _go_on(self, work: Callable[[], None]) -> None:
         """No mistake may end the service for all."""
         while not self._stop.is_set():
@@ -239,22 +244,22 @@ class Listener:
                 work()
             except Exception as error:
                 text = f"a mistake of this program: {type(error).__name__}: {error}"
-                self._tell_once(b"", text)
+                self._notices.tell(text, text)
                 self._stop.wait(0.1)
 
     def _serve_control(self) -> None:
         limits = PeerLimits(per_s=200, burst=1000)
-        hosts: dict[bytes, str] = {}  # by connection
+        hosts: dict[bytes, str] = {}  # by connection, the last one of each
         while not self._stop.is_set():
             self._control.poll(20)
             for _ in range(GROUP_MESSAGES):
                 try:
-                    route, _peer, message = self._receive(self._control, frames.from_agent, limits)
+                    incoming = self._receive(self._control, frames.from_agent, limits)
                 except zmq.Again:
                     break
-                if message is not None:
-                    for answer in self._answer(route, message, hosts):
-                        self._post(self._control, route, answer)
+                if incoming.message is not None:
+                    for answer in self._answer(incoming.route, incoming.message, hosts):
+                        self._post(self._control, incoming.route, answer)
             while self._outbox:
                 host, outgoing = self._outbox.popleft()
                 link = self._links.get(host)
@@ -264,15 +269,19 @@ class Listener:
     def _answer(self, route: bytes, message: FromAgent, hosts: dict[bytes, str]) -> list[FromDirector]:
         now_s = time.monotonic()
         if isinstance(message, Hello):
+            if message.host not in self._links and len(self._links) >= _MOST_HOSTS:
+                self._forget_silent(hosts, now_s)
             reason = self._why_refused(message, now_s)
             if reason:
-                self._tell_once(route, f"{message.host} was refused: {reason}")
+                self._notices.tell((message.host, reason), f"{message.host} was refused: {reason}")
                 return [Refused(reason=reason)]
-            if len(hosts) > _MOST_ROUTES:
-                hosts.clear()  # they say Hello again
-            hosts[route] = message.host
+            known = msgspec.structs.replace(message, recording=[], unsent=[])  # which may be long, and are used once
             with self._lock:
-                self._links[message.host] = AgentLink(message, route, now_s)
+                before = self._links.get(message.host)
+                self._links[message.host] = AgentLink(known, route, now_s)
+            if before is not None:
+                hosts.pop(before.route, None)
+            hosts[route] = message.host
             welcome = Welcome(director=self._director, boot_id=self._boot_id, heartbeat_s=HEARTBEAT_S)
             return [welcome, *self._handle(message.host, message)]
         host = hosts.get(route)
@@ -285,6 +294,11 @@ class Listener:
             link.heartbeat = message
             answers.append(Heartbeat(t_ns=time.monotonic_ns()))
         return [*answers, *self._handle(host, message)]
+
+    def _forget_silent(self, hosts: dict[bytes, str], now_s: float) -> None:
+        with self._lock:
+            for host in [host for host, link in self._links.items() if link.is_silent(now_s)]:
+                hosts.pop(self._links.pop(host).route, None)
 
     def _handle(self, host: str, message: FromAgent) -> Sequence[FromDirector]:
         try:
@@ -300,8 +314,8 @@ class Listener:
                 "install the same ml-power-agent on both"
             )
         link = self._links.get(hello.host)
-        if link is None and len(self._links) >= _MOST_ROUTES:
-            return f"there are {_MOST_ROUTES} agents already"
+        if link is None and len(self._links) >= _MOST_HOSTS:
+            return f"there are {_MOST_HOSTS} agents already"
         if link is not None and link.hello.boot_id != hello.boot_id and not link.is_silent(now_s):
             return f"another machine is here under the name {hello.host}: start one of them with --host NAME"
         return ""
@@ -310,9 +324,10 @@ class Listener:
         limits = PeerLimits(per_s=2000, burst=4000)
         while not self._stop.is_set():
             self._bulk.poll(_TURN_MS)
+            collected = 0
             for _ in range(GROUP_MESSAGES):
                 try:
-                    route, _peer, message = self._receive(self._bulk, frames.bulk_from_agent, limits)
+                    route, size, message = self._receive(self._bulk, frames.bulk_from_agent, limits)
                 except zmq.Again:
                     break
                 if message is None:
@@ -322,7 +337,8 @@ class Listener:
                     self._post(self._bulk, route, refusal)
                 elif isinstance(message, StreamsDeclared):
                     self._grant(route, anew=True)
-                if self._store.pending_bytes >= GROUP_BYTES:
+                collected += size
+                if collected >= GROUP_BYTES:
                     break
             for route, reply in self._store.commit():
                 self._post(self._bulk, route, reply)
@@ -342,13 +358,12 @@ class Listener:
 
     def _serve_clock(self) -> None:
         limits = PeerLimits(per_s=200, burst=400)
-        self._clock.setsockopt(zmq.RCVTIMEO, _TURN_MS)
         while not self._stop.is_set():
             if not self._clock.poll(_TURN_MS):
                 continue
-            t2_ns = time.monotonic_ns()
+            t2_ns = time.monotonic_ns()  # of the message that poll saw: a ROUTER has fetched it, and gives no other one
             try:
-                route, _peer, message = self._receive(self._clock, frames.clock_from_agent, limits)
+                route, _, message = self._receive(self._clock, frames.clock_from_agent, limits)
             except zmq.Again:
                 continue
             if isinstance(message, ClockAsk):

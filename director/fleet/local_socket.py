@@ -139,14 +139,17 @@ class DirectorClient:
         """Ask until an answer is one to wait for, or refuses; None where nobody answers for `patience_s`.
 
         `give_up` is asked twenty times a second; when it says so, the last answer is returned. A wait that
-        is long enough to wonder is explained by `waiting_for`, once.
+        is long enough to wonder is explained by `waiting_for`, once, and by what the director warns of until then.
         """
         self._asked_s = 0.0
-        heard_s, last = time.monotonic(), None
+        last: SessionAnswer | None = None
+        heard_s = time.monotonic()
         tell_s = heard_s + QUIET_S if waiting_for else math.inf
         while time.monotonic() - heard_s < patience_s and not give_up():
             if time.monotonic() > tell_s:
                 say(f"waiting for {waiting_for}")
+                for warning in last.warnings if last is not None else []:
+                    say(f"warning: {warning}")
                 tell_s = math.inf
             answer = self.ask(request, 0.05)
             if answer is not None:

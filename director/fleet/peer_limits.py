@@ -10,7 +10,7 @@ MUTE_AFTER = 20  # frames that are no messages, or not its own
 MUTE_S = 10.0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Peer:
     tokens: float
     at_s: float
@@ -24,8 +24,13 @@ class PeerLimits:
     def __init__(self, per_s: float, burst: float) -> None:
         self._per_s = per_s
         self._burst = burst
-        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()
+        self._forget_s = max(burst / per_s, MUTE_S)  # of a silence after which a peer is as good as a new one
+        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()  # the one that was silent longest first
         self.dropped = 0
+
+    def __len__(self) -> int:
+        """How many peers are remembered."""
+        return len(self._peers)
 
     def allows(self, peer: bytes, now_s: float) -> bool:
         """Whether to look at a message of this peer, which came now."""
@@ -51,8 +56,15 @@ class PeerLimits:
     def _known(self, peer: bytes, now_s: float) -> _Peer:
         known = self._peers.get(peer)
         if known is None:
-            if len(self._peers) >= MOST_PEERS:
-                self._peers.popitem(last=False)
+            self._forget(now_s)
             known = self._peers[peer] = _Peer(self._burst, now_s)
         self._peers.move_to_end(peer)
         return known
+
+    def _forget(self, now_s: float) -> None:
+        """Of those that have gone: each connection without a key is a peer of its own."""
+        while self._peers:
+            oldest = next(iter(self._peers.values()))
+            if len(self._peers) < MOST_PEERS and now_s - oldest.at_s <= self._forget_s:
+                return
+            self._peers.popitem(last=False)

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from director.session.files import spool_path
+from director.session.files import spool_path, sync_directory
 from power_agent.messages import SPOOL_VERSION, Stream, TickCount
 from power_agent.row_format import row_struct
 from power_agent.spool import MAX_BATCH_BYTES, SCHEMA, SpoolDamaged, SpoolReader
@@ -30,8 +30,11 @@ _MAX_WAL_BYTES = 8 << 20
 _HANDED_OVER = "handed_over"  # key of table `meta`: all that the host recorded is here
 _BASE, _TICKS_BEFORE = "seq_base", "ticks_before"  # keys, too: see `_begin_another`
 _SPOOL_ID = ("started_ns", "boot_id")
-_OURS = ("spool_version", _HANDED_OVER, _BASE, _TICKS_BEFORE)  # whatever is sent
+_EARLIER = "earlier_spools"  # and this: when those before were begun
+_OURS = ("spool_version", _HANDED_OVER, _BASE, _TICKS_BEFORE, _EARLIER)  # whatever is sent
 MAX_FILES = 10_000
+MAX_STREAMS = 1000
+_LARGEST = 2**63 - 1  # that SQLite holds
 
 Outcome = Literal["taken", "repeat", "resend"]
 
@@ -73,6 +76,7 @@ class Replica:
         self._host = host
         path = spool_path(session, host)
         path.parent.mkdir(exist_ok=True)
+        is_new = not path.exists()
         # synchronous=NORMAL syncs at checkpoints alone; the store syncs the -wal file once for each group of commits.
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         execute = self._database.execute
@@ -92,6 +96,7 @@ class Replica:
             self._base = int(meta.get(_BASE, "0"))  # numbers here are so much higher than at the agent
             self._ticks_before = msgspec.json.decode(meta.get(_TICKS_BEFORE, "[]"), type=list[TickCount])
             self._spool_id = _spool_id(meta)
+            self._earlier = msgspec.json.decode(meta.get(_EARLIER, "[]"), type=list[tuple[str, str]])
             self.seq: int = execute("SELECT coalesce(max(seq), 0) FROM batches").fetchone()[0] - self._base
             self.clock_ns: int | None = execute("SELECT max(monotonic_ns) FROM clock").fetchone()[0]
             self._streams = {
@@ -100,6 +105,8 @@ class Replica:
             }
             self._sizes = self._durable_sizes(dict(execute("SELECT path, size FROM files")))
             self.wal = os.open(path.with_name(path.name + "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+            if is_new:
+                sync_directory(path.parent)
         except BaseException:
             self._database.close()
             raise
@@ -110,23 +117,32 @@ class Replica:
         self._chunks: list[FileChunk] = []
         self._next_seq = self.seq  # the last of those collected
         self._next_base, self._next_ticks_before = self._base, self._ticks_before
-        self._next_spool_id = self._spool_id
+        self._next_spool_id, self._next_earlier = self._spool_id, self._earlier
         self._next_sizes = dict(self._sizes)
-        self.unsynced: list[int] = []  # descriptors of files that were written and not yet synced
+        self.unsynced: list[int] = []  # descriptors of files and folders that were written and not yet synced
 
     def close(self) -> None:
         """Release the files; what was not written is forgotten."""
-        for descriptor in (self.wal, *self.unsynced):
-            os.close(descriptor)
+        self._close_unsynced()
+        os.close(self.wal)
         self._database.close()
 
     def declare(self, message: StreamsDeclared) -> None:
         """Learn of streams. What was collected and not written is forgotten: the agent begins anew from `seq`.
 
         Raises:
-            NotTaken: a stream is another than the one that was declared under its number.
+            NotTaken: a stream is another than the one that was declared under its number, or one of too many; or this
+                is a spool that came before the one that came last.
         """
         self.forget()
+        spool_id = _spool_id(message.meta)
+        if spool_id in self._earlier:
+            raise NotTaken(
+                f"two agents speak under the name {self._host}: start one of them with another --host; what is here of "
+                "this one is kept"
+            )
+        if len(self._streams.keys() | {stream.id for stream in message.streams}) > MAX_STREAMS:
+            raise NotTaken(f"{self._host} has more than {MAX_STREAMS} streams in one session")
         new: list[tuple[object, ...]] = []
         for stream in message.streams:
             known = self._streams.get(stream.id)
@@ -140,9 +156,8 @@ class Replica:
             self._next_streams[stream.id] = stream
             self._row_sizes[stream.id] = row_struct(stream.channels).size
         self._added.append(("INSERT OR IGNORE INTO streams VALUES(?, ?)", new))
-        spool_id = _spool_id(message.meta)
         if self._spool_id is not None and spool_id is not None and spool_id != self._spool_id:
-            self._begin_another(int(spool_id[0]))
+            self._begin_another(self._spool_id, int(spool_id[0]))
         self._next_spool_id = spool_id or self._spool_id
         self._add_meta(message.meta)
         self._note_handed_over(False)
@@ -160,6 +175,8 @@ class Replica:
             raise NotTaken(f"a batch of stream {message.stream} of {self._host}, which was not declared")
         if len(message.payload) > max(MAX_BATCH_BYTES, row_size):
             raise NotTaken(f"a batch of {len(message.payload)} bytes from {self._host}; the limit is {MAX_BATCH_BYTES}")
+        if self._next_base + message.seq > _LARGEST:
+            raise NotTaken(f"{self._host} sends a batch of number {message.seq}, which is too high")
         if message.previous != self._next_seq or message.rows * row_size != len(message.payload):
             return "resend"
         if zlib.crc32(message.payload) != message.crc32:
@@ -171,7 +188,14 @@ class Replica:
         return "taken"
 
     def add_tables(self, message: TablesUpdate) -> None:
-        """Collect rows of the small tables."""
+        """Collect rows of the small tables.
+
+        Raises:
+            NotTaken: a number in them is none of a spool.
+        """
+        numbers = [row.event.t_ns for row in message.events] + [tick.stream for tick in message.ticks]
+        if any(abs(number) > _LARGEST for number in numbers):
+            raise NotTaken(f"the tables of {self._host} hold a number that is too large")
         add = self._added.append
         add(("INSERT OR REPLACE INTO clock VALUES(?, ?, ?)", [msgspec.structs.astuple(pair) for pair in message.clock]))
         before = {tick.stream: tick for tick in self._next_ticks_before}
@@ -227,7 +251,7 @@ class Replica:
         self._added, self._batches, self._chunks = [], [], []
         self._next_seq = self.seq
         self._next_base, self._next_ticks_before = self._base, self._ticks_before
-        self._next_spool_id = self._spool_id
+        self._next_spool_id, self._next_earlier = self._spool_id, self._earlier
         self._next_sizes = dict(self._sizes)
         self._next_streams = dict(self._streams)
 
@@ -252,10 +276,11 @@ class Replica:
             if self._database.in_transaction:
                 execute("ROLLBACK")
             self.forget()
+            self._close_unsynced()
             raise
         self.seq = self._next_seq
         self._base, self._ticks_before = self._next_base, self._next_ticks_before
-        self._spool_id = self._next_spool_id
+        self._spool_id, self._earlier = self._next_spool_id, self._next_earlier
         self._sizes = dict(self._next_sizes)
         self._streams = dict(self._next_streams)
         if any("INTO clock" in statement and rows for statement, rows in self._added):
@@ -267,20 +292,26 @@ class Replica:
         taken, self.unsynced = self.unsynced, []
         return taken
 
+    def _close_unsynced(self) -> None:
+        for descriptor in self.take_unsynced():
+            os.close(descriptor)
+
     def _note_handed_over(self, is_so: bool) -> None:
         self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", [(_HANDED_OVER, str(int(is_so)))]))
 
-    def _begin_another(self, started_ns: int) -> None:
+    def _begin_another(self, before: tuple[str, str], started_ns: int) -> None:
         """The host has begun another spool, as where its files were deleted: what is here stays, and what comes is new.
 
         Its numbers begin at 1 again, its ledger at 0, and so do its logs, whose earlier ones get another name.
         """
         self._next_base, self._next_seq = self._base + self.seq, 0
+        self._next_earlier = [*self._earlier, before]
         ticks = [json for (json,) in self._database.execute("SELECT json FROM ticks")]
         self._next_ticks_before = [msgspec.json.decode(json, type=TickCount) for json in ticks]
         rows: list[tuple[object, ...]] = [
             (_BASE, str(self._next_base)),
             (_TICKS_BEFORE, msgspec.json.encode(self._next_ticks_before).decode()),
+            (_EARLIER, msgspec.json.encode(self._next_earlier).decode()),
         ]
         self._added.append(("INSERT OR REPLACE INTO meta VALUES(?, ?)", rows))
         text = f"the files of the agent on {self._host} were deleted while it measured; what it had not sent is missing"
@@ -317,7 +348,8 @@ class Replica:
     def _write_chunk(self, chunk: FileChunk) -> None:
         """Write where the chunk belongs: what a crash left beyond the recorded size is written over."""
         path = self._path(chunk.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if chunk.path not in self._sizes:
+            self._make_folders(path.parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o644)
         self.unsynced.append(descriptor)
@@ -325,6 +357,14 @@ class Replica:
         while rest:
             written = os.pwrite(descriptor, rest, offset)
             rest, offset = rest[written:], offset + written
+
+    def _make_folders(self, folder: Path) -> None:
+        """Make them, and see that the names of new files are synced, too."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in (folder, *folder.parents):
+            self.unsynced.append(os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            if one == self._session:
+                return
 
 
 def _spool_id(meta: Mapping[str, str]) -> tuple[str, str] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ import zmq
 from director.fleet.clock_sync import ClockSync
 from director.fleet.finishing import Work, find_ranges, finish
 from director.fleet.fleet_session import Bounds, Presence
+from director.fleet.inbox import Inbox
 from director.fleet.kept_session import Surroundings
-from director.fleet.listener import Listener
+from director.fleet.listener import AgentLink, Listener
 from director.fleet.local_socket import LocalListener
+from director.fleet.rare_notices import RareNotices
 from director.fleet.session_folder import LOCAL
 from director.fleet.session_keeper import SessionKeeper
 from director.fleet.store import FleetStore
@@ -33,8 +36,7 @@ from power_agent.wire.messages import FromAgent, FromDirector, Heartbeat
 from power_agent.wire.sockets import Address
 
 _TURN_MS: Final = 100
-_MOST_WAITING: Final = 100_000  # messages of agents
-_MOST_TOLD: Final = 10_000
+_TRIM_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Server:
         """
         self._tell = tell
         self._bounds = options.bounds
-        self._inbox: deque[tuple[str, FromAgent]] = deque()
+        self._inbox = Inbox()
         self._whole: deque[tuple[str, str]] = deque()
-        self._told_problems: set[tuple[str, str]] = set()
+        self._notices = RareNotices(tell)
         self._wake = Wake()
         self._stopping = False
-        self.dropped = 0  # messages of agents that found no place
+        self._trimmed_s = time.monotonic()
         self._context: zmq.Context[Any] = zmq.Context()
         self._local = LocalListener(self._context, options.sessions)
         self._store = FleetStore(tell, self._hear_whole)
@@ -81,6 +83,8 @@ class Server:
                 clocks=self._clocks,
                 finish=options.finish,
                 find_ranges=find_ranges,
+                connected=self._connected,
+                enrolled=lambda: options.keyring.names().values() if options.keyring is not None else None,
             )
             self._listener = Listener(
                 options.address,
@@ -128,9 +132,11 @@ class Server:
     def _turn(self) -> None:
         assert self._listener is not None
         while self._whole:
-            self._keeper.handed_over(*self._whole.popleft())
-        while self._inbox:
-            host, heard = self._inbox.popleft()
+            session, host = self._whole.popleft()
+            with self._told_mistakes(f"the end of {host} in {session}"):
+                self._keeper.handed_over(session, host)
+        while (came := self._inbox.take()) is not None:
+            host, heard = came
             with self._told_mistakes(f"a {type(heard).__name__} of {host}"):
                 self._keeper.hear(host, heard)
         for route, request in self._local.receive():
@@ -139,12 +145,15 @@ class Server:
         now_s = time.monotonic()
         present = {}
         for host, link in self._listener.agents().items():
-            silent = now_s - link.heard_s > self._bounds.away_s
+            silent = self._is_silent(link, now_s)
             present[host] = Presence(link.hello.agent, link.hello.boot_id, silent, link.hello.system)
-            if link.heartbeat is not None:
-                for problem in link.heartbeat.problems:
-                    self._tell_once(host, problem)
-        self._keeper.turn(present)
+            for problem in link.heartbeat.problems if link.heartbeat is not None else ():
+                self._notices.tell((host, problem), f"{host}: {problem}")
+        with self._told_mistakes("what is due"):
+            self._keeper.turn(present)
+        if now_s - self._trimmed_s >= _TRIM_S:
+            self._trimmed_s = now_s
+            _give_back_memory()
 
     @contextmanager
     def _told_mistakes(self, what: str) -> Iterator[None]:
@@ -152,32 +161,42 @@ class Server:
         try:
             yield
         except Exception as error:
-            self._tell(f"{what} could not be handled: {type(error).__name__}: {error}")
+            text = f"{what} could not be handled: {type(error).__name__}: {error}"
+            self._notices.tell(text, text)
 
     def _send(self, host: str, message: FromDirector) -> None:
         if self._listener is not None:
             self._listener.send(host, message)
 
+    def _connected(self) -> list[str]:
+        agents = self._listener.agents() if self._listener is not None else {}
+        now_s = time.monotonic()
+        return [host for host, link in agents.items() if not self._is_silent(link, now_s)]
+
+    def _is_silent(self, link: AgentLink, now_s: float) -> bool:
+        return now_s - link.heard_s > self._bounds.away_s
+
     def _hear(self, host: str, message: FromAgent) -> list[FromDirector]:
         """In the control thread: leave it to the keeper, which may have to wait for the disk."""
         if isinstance(message, Heartbeat):
             self._clocks.on_heartbeat(host, message)
+        elif self._inbox.put(host, message):
+            self._wake.set()
         else:
-            if len(self._inbox) >= _MOST_WAITING:
-                self.dropped += 1
-            else:
-                self._inbox.append((host, message))
-                self._wake.set()
+            self._notices.tell(
+                host, f"{host} says more than can be taken: some of it is dropped until it says it again"
+            )
         return []
 
     def _hear_whole(self, session: str, host: str) -> None:
         self._whole.append((session, host))
         self._wake.set()
 
-    def _tell_once(self, host: str, problem: str) -> None:
-        if (host, problem) not in self._told_problems and len(self._told_problems) < _MOST_TOLD:
-            self._told_problems.add((host, problem))
-            self._tell(f"{host}: {problem}")
+
+def _give_back_memory() -> None:
+    """What many messages at once have taken, and is free now: by itself the C library keeps most of it for ever."""
+    with suppress(AttributeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def serve(options: ServeOptions, tell: Callable[[str], None]) -> None:

@@ -32,7 +32,7 @@ from power_agent.clock import HostClock, read_pair
 from power_agent.spool import SpoolUnwritable, SpoolWriter
 
 MARKS = "marks"
-LOCAL: Final = "local"  # who asked for a session on the director's own machine
+LOCAL: Final = "@local"  # who asked for a session on the director's own machine; no host can be called so
 
 
 class SessionFolder:
@@ -146,16 +146,21 @@ class SessionFolder:
     def record_clock(self) -> None:
         """Note the director's wall clock beside its monotonic clock, for logs that are stamped in wall time."""
         fleet = self.manifest.fleet
-        if self._clock_failed or fleet is None:
+        if fleet is None:
             return
         path = spool_path(self.path, fleet.director_host)
         try:
             if self._clock is None:
+                if path.exists() and not path.stat().st_size:  # it could not be made when the disk was full
+                    path.unlink()
                 self._clock = SpoolWriter(path, {"host": fleet.director_host}, resume=path.exists())
             self._clock.write(clock=[read_pair(HostClock())])
-        except SpoolUnwritable as error:
+        except (SpoolUnwritable, OSError) as error:
+            if not self._clock_failed:
+                self._tell(f"session {self.name}: the director's wall clock is not recorded until that works: {error}")
             self._clock_failed = True
-            self._tell(f"session {self.name}: the director's wall clock is not recorded: {error}")
+        else:
+            self._clock_failed = False
 
 
 def hosts_of(fleet: Fleet, known: Sequence[Host] = ()) -> list[Host]:

@@ -7,19 +7,22 @@ is on the disk before anybody is told of it.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from director.fleet.finishing import MOST_AT_ONCE
 from director.fleet.fleet_session import Presence
 from director.fleet.kept_session import KeptSession, Surroundings
+from director.fleet.known_hosts import not_enrolled
+from director.fleet.rare_notices import RareNotices
 from director.fleet.replica import is_handed_over
 from director.fleet.session_folder import LOCAL, SessionFolder, director_host, find_folders, new_name, open_folder
 from director.session.files import MANIFEST, SPOOL, SessionError
 from director.session.fleet_record import RUNNING, AgentRecord, Fleet, FleetState, Transition
 from director.session.manifest import Workload
 from power_agent.host_facts import as_text, boot_id
+from power_agent.stages import in_order
 from power_agent.wire.messages import (
     FromAgent,
     Hello,
@@ -31,10 +34,11 @@ from power_agent.wire.messages import (
 
 _SECOND_NS = 1_000_000_000
 _FEW_RESTARTS, _OFTEN_NS = 4, 60 * _SECOND_NS
-_MOST_ADOPTED = 100  # sessions that agents bring, open at a time
+_MOST_ADOPTED = 1000  # sessions that agents bring, open at a time
+_MOST_ADOPTED_OF_A_HOST = 10  # so that one with many, or with none that ends, leaves room for others
+_MOST_ADOPTED_HOSTS = 1000  # of one session
 _ADOPTED_PER_TURN = 10
-_MOST_WAITING = 100_000
-_MOST_TOLD = 1000
+_MOST_BROUGHT = 100_000  # names of sessions that wait for that
 
 
 class SessionKeeper:
@@ -56,10 +60,10 @@ class SessionKeeper:
         self._kept: dict[str, KeptSession] = {}
         self._present: dict[str, Presence] = {}
         self._restarts_ns: dict[str, deque[int]] = {}  # of agents, the last few
-        self._brought: deque[tuple[str, str]] = deque(maxlen=_MOST_WAITING)  # (session, host) that has data of it
+        self._brought: dict[str, deque[str]] = {}  # by host: sessions that it has data of; whose turn is next is first
         self._second_ns = 0
         self._held_by_others: list[Path] = []
-        self._told: set[str] = set()
+        self._notices = RareNotices(around.tell)
         for folder in find_folders(sessions, around.tell):
             self._resume(folder)
 
@@ -77,7 +81,7 @@ class SessionKeeper:
     def hear(self, host: str, message: FromAgent) -> None:
         """Take an agent's message."""
         if isinstance(message, Hello):
-            self._brought.extend((name, host) for name in dict.fromkeys([*message.recording, *message.unsent]))
+            self._hear_of_sessions(host, [*message.recording, *message.unsent])
         elif isinstance(message, SessionRequest):
             self.ask(host, host, message, lambda answer: self._around.send(host, answer))
         elif isinstance(message, (SamplingState, WorkloadEvent)):
@@ -128,7 +132,8 @@ class SessionKeeper:
             try:
                 kept.turn(now_ns, self._present, is_second=is_second, may_compute=computing < MOST_AT_ONCE)
             except Exception as error:  # a mistake of ours in one session must not end the others
-                self._tell_once(f"session {name} cannot go on: {type(error).__name__}: {error}")
+                text = f"session {name} cannot go on: {type(error).__name__}: {error}"
+                self._notices.tell(text, text)
             if kept.is_over:
                 kept.close()
                 del self._kept[name]  # the store goes on telling its agents that all is here
@@ -155,6 +160,10 @@ class SessionKeeper:
                     f"{host} is measured by the session {busy[host]} now: wait for its end, or end it with "
                     f"`power-director session stop {busy[host]}`"
                 )
+        enrolled = self._around.enrolled()
+        unknown = not_enrolled(hosts, enrolled) if enrolled is not None else ""
+        if unknown:
+            raise _Refusal(unknown)
         own_host = director_host(hosts)
         fleet = Fleet(
             state="preparing",
@@ -162,7 +171,7 @@ class SessionKeeper:
             director_boot_id=boot_id(),
             asker=asker,
             request=request.request,
-            stages=sorted(set(request.stages)) or ["testing"],  # ranging comes first
+            stages=in_order(request.stages),
             choices=request.choices,
             transitions=[self._transition("preparing")],
             agents=[AgentRecord(host=host) for host in hosts],
@@ -246,17 +255,23 @@ class SessionKeeper:
             fleet.state = "complete"  # or `power-director recover` has finished it meanwhile
         if fleet.state == "complete" and not (folder.path / SPOOL).exists():
             return
+        now_ns = self._monotonic_ns()
         try:
             if fleet.state != "complete":
                 folder.hold()
+            kept = KeptSession(folder, self._around, now_ns)
         except SessionError as error:
             # Such as what the last director had started to compute the results.
             if folder.path not in self._held_by_others:
                 self._around.tell(f"{error}; it goes on after that")
                 self._held_by_others.append(folder.path)
             return
-        now_ns = self._monotonic_ns()
-        kept = self._kept[folder.name] = KeptSession(folder, self._around, now_ns)
+        except OSError as error:
+            folder.release()
+            text = f"session {folder.name} does not go on: {error.filename or folder.path} cannot be used: "
+            self._notices.tell(folder.name, text + (error.strerror or str(error)))
+            return
+        self._kept[folder.name] = kept
         if fleet.state in RUNNING:
             self._around.tell(f"session {folder.name} goes on: it was {fleet.state} when the director ended")
             kept.session.director_restarted(now_ns, boot_id())
@@ -274,17 +289,33 @@ class SessionKeeper:
             if folder is None or folder.name in self._kept or not (path / SPOOL).exists():
                 self._held_by_others.remove(path)
 
+    def _hear_of_sessions(self, host: str, names: list[str]) -> None:
+        """An agent says which sessions it has data of."""
+        self._brought.pop(host, None)
+        room = _MOST_BROUGHT - sum(len(waiting) for waiting in self._brought.values())
+        found = deque(list(dict.fromkeys(names))[:room])
+        if found:
+            self._brought[host] = found
+
     def _adopt_some(self) -> None:
-        """Take what agents have of sessions that are over, or that this director does not know."""
-        for _ in range(min(_ADOPTED_PER_TURN, len(self._brought))):
-            adopted = sum(not kept.session.fleet.asker and kept.state != "complete" for kept in self._kept.values())
-            if adopted >= _MOST_ADOPTED:
-                return
-            name, host = self._brought.popleft()
-            try:
-                self._adopt(name, host)
-            except _Refusal as refusal:
-                self._around.tell(f"{host} brings the session {name}, which is not taken: {refusal}")
+        """Take what agents have of sessions that are over, or that this director does not know; hosts take turns."""
+        adopted = Counter(
+            record.host
+            for kept in self._kept.values()
+            if not kept.session.fleet.asker and kept.state != "complete"
+            for record in kept.session.fleet.agents
+        )
+        for host in list(self._brought)[:_ADOPTED_PER_TURN]:
+            names = self._brought.pop(host)
+            if adopted[host] < _MOST_ADOPTED_OF_A_HOST and adopted.total() < _MOST_ADOPTED:
+                adopted[host] += 1
+                name = names.popleft()
+                try:
+                    self._adopt(name, host)
+                except _Refusal as refusal:
+                    self._notices.tell((host, name), f"{host} brings the session {name}, which is not taken: {refusal}")
+            if names:
+                self._brought[host] = names
 
     def _adopt(self, name: str, host: str) -> None:
         kept = self._kept.get(name)
@@ -298,6 +329,8 @@ class SessionKeeper:
             else:
                 self._make_adopted(name, host)
         elif kept.session.agent(host) is None and not kept.session.fleet.asker:
+            if len(kept.session.hosts) >= _MOST_ADOPTED_HOSTS:
+                raise _Refusal(f"it has {_MOST_ADOPTED_HOSTS} hosts already")
             kept.add_host(host)
 
     def _make_adopted(self, name: str, host: str) -> None:
@@ -318,11 +351,6 @@ class SessionKeeper:
 
     # --- what is told --------------------------------------------------------------------------------------------
 
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told and len(self._told) < _MOST_TOLD:
-            self._told.add(text)
-            self._around.tell(text)
-
     def _tell_of_agents(self, present: Mapping[str, Presence]) -> None:
         for host, presence in present.items():
             before = self._present.get(host)
@@ -339,7 +367,8 @@ class SessionKeeper:
         if len(times_ns) < _FEW_RESTARTS or times_ns[-1] - times_ns[0] > _OFTEN_NS:
             self._around.tell(f"{host}: its agent was started again")
         else:
-            self._tell_once(f"{host}: two agents speak under this name, or its agent dies again and again: look there")
+            text = f"{host}: two agents speak under this name, or its agent dies again and again: look there"
+            self._notices.tell(text, text)
 
 
 class _Refusal(Exception):

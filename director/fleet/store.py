@@ -10,6 +10,7 @@ import ctypes
 import os
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from power_agent.wire.messages import (
 )
 
 FEW_FILES = 8  # so many are synced one by one; for more, one sync of the whole file system is cheaper
+MOST_OPEN = 2000  # spools, each with four descriptors
 
 Reply = tuple[bytes, BulkFromDirector]  # to which connection, what
 
@@ -49,6 +51,7 @@ class _Peer:
     replica: Replica
     route: bytes
     number: int = 0  # of the last TablesUpdate collected
+    rows: int = 0  # collected, and not durable yet
     answer: bool = False  # an Ack is due though nothing may be new
     resend: bool = False
     asked_again: bool = False  # one request to send again is on its way: more would only multiply what comes
@@ -58,25 +61,31 @@ class _Peer:
 
 
 class FleetStore:
-    """`take` and `commit` belong to one thread; `admit` and `dismiss` may be called by any."""
+    """`take` and `commit` belong to one thread; the others may be called by any, and `admit` and `dismiss` may wait for
+    the disk."""
 
     def __init__(
-        self, tell: Callable[[str], None], on_whole: Callable[[str, str], None] = lambda _session, _host: None
+        self,
+        tell: Callable[[str], None],
+        on_whole: Callable[[str, str], None] = lambda _session, _host: None,
+        most_open: int = MOST_OPEN,
     ) -> None:
         """`tell` hears what a person should know: that a disk is full, and that it works again.
 
         `on_whole` (session, host) hears that all of a host is durable; it is called by `commit` and must not wait.
+        `most_open` spools are open at a time, or as many as have something to write.
         """
         self._tell = tell
+        self._most_open = most_open
         self._on_whole = on_whole
         self._lock = threading.Lock()
         self._sessions: dict[str, _Session] = {}
-        self._peers: dict[tuple[str, str], _Peer] = {}
+        self._peers: OrderedDict[tuple[str, str], _Peer] = OrderedDict()  # the one that was silent longest first
         self._touched: dict[tuple[str, str], _Peer] = {}
+        self._progress: dict[str, dict[str, int]] = {}  # by session and host
         self._failing: set[tuple[str, str]] = set()  # told once, not at each try
         self.readings_rows = 0  # rows that were made durable
         self.repeats = 0
-        self.pending_bytes = 0  # collected, and not durable yet
 
     def admit(
         self,
@@ -97,18 +106,14 @@ class FleetStore:
             self._sessions[session] = _Session(directory, any_or_hosts, frozenset(whole), ending)
 
     def progress(self, session: str) -> dict[str, int]:
-        """A number by host that rises with what became durable; of hosts that send."""
-        with self._lock:
-            return {
-                host: peer.replica.seq + sum(peer.replica.sizes.values()) + (peer.replica.clock_ns or 0)
-                for (name, host), peer in self._peers.items()
-                if name == session
-            }
+        """A number by host that rises with what became durable; of hosts that send. It waits for no disk."""
+        return dict(self._progress.get(session, {}))
 
     def dismiss(self, session: str) -> None:
         """Take nothing for this session any more, and let go of its files."""
         with self._lock:
             self._sessions.pop(session, None)
+            self._progress.pop(session, None)
             for key in [key for key in self._peers if key[0] == session]:
                 self._peers.pop(key).replica.close()
                 self._touched.pop(key, None)
@@ -127,14 +132,14 @@ class FleetStore:
                 self._collect(peer, message)
             except NotTaken as error:
                 return BulkRefused(session=message.session, reason=str(error)[:2000])
-            except (OSError, sqlite3.Error) as error:
+            except Exception as error:  # of one host; the others are served
                 return self._refusal(key, error)
             return None
 
     def commit(self) -> list[Reply]:
         """Make all that was collected durable. Returns the acknowledgements, and refusals where that failed."""
         with self._lock:
-            touched, self._touched, self.pending_bytes = self._touched, {}, 0
+            touched, self._touched = self._touched, {}
             replies: list[Reply] = []
             written: list[tuple[tuple[str, str], _Peer]] = []
             for key, peer in touched.items():
@@ -144,7 +149,8 @@ class FleetStore:
                         peer.replica.note_hand_over(end)
                     peer.replica.write()
                     written.append((key, peer))
-                except (OSError, sqlite3.Error) as error:
+                except Exception as error:  # of one host; the others are served
+                    peer.rows = 0
                     replies.append((peer.route, self._refusal(key, error)))
             failed = _sync([peer.replica for _, peer in written])
             for key, peer in written:
@@ -171,23 +177,28 @@ class FleetStore:
             raise NotTaken(f"the session {name} does not measure {host}")
         peer = self._peers.get(key)
         if peer is None:
+            self._close_some()
             peer = self._peers[key] = _Peer(Replica(session.directory, host), route)
-        elif peer.route != route:
-            peer.route = route
+        peer.route = route
+        self._peers.move_to_end(key)
         return peer
+
+    def _close_some(self) -> None:
+        """Let go of what was used longest ago; it is opened again when something comes for it."""
+        idle = (key for key in list(self._peers) if key not in self._touched)
+        while len(self._peers) >= self._most_open and (key := next(idle, None)) is not None:
+            self._peers.pop(key).replica.close()
 
     def _collect(self, peer: _Peer, message: BulkFromAgent) -> None:
         if isinstance(message, BatchFrame):
             outcome = peer.replica.add_batch(message)
             if outcome == "taken":
-                self.pending_bytes += len(message.payload)
-                self.readings_rows += message.rows
+                peer.rows += message.rows
                 peer.asked_again = False
             self._note(peer, outcome)
         elif isinstance(message, FileChunk):
             outcome = peer.replica.add_chunk(message)
             if outcome == "taken":
-                self.pending_bytes += len(message.content)
                 peer.files.add(message.path)
             self._note(peer, outcome)
         elif isinstance(message, TablesUpdate):
@@ -195,6 +206,7 @@ class FleetStore:
             peer.number = message.number
         elif isinstance(message, StreamsDeclared):
             peer.replica.declare(message)
+            peer.rows = 0  # what was not written is forgotten
             peer.number, peer.hand_over, peer.asked_again = 0, None, False
             peer.all_files = True
         else:
@@ -225,6 +237,11 @@ class FleetStore:
             resend=peer.resend,
             whole=whole,
         )
+        self._progress.setdefault(key[0], {})[key[1]] = (
+            replica.seq + sum(replica.sizes.values()) + (replica.clock_ns or 0)
+        )
+        self.readings_rows += peer.rows
+        peer.rows = 0
         peer.resend = peer.answer = peer.all_files = False
         peer.files = set()
         return [(peer.route, ack)]
@@ -234,9 +251,10 @@ class FleetStore:
         reason = f"the director cannot store it: {error}"
         if key not in self._failing:
             self._failing.add(key)
+            todo = "; free some space where the sessions are" if isinstance(error, (OSError, sqlite3.Error)) else ""
             self._tell(
-                f"session {session}: what {host} sends cannot be stored: {error}; free some space where the sessions "
-                "are. The agent keeps everything and sends it again by itself"
+                f"session {session}: what {host} sends cannot be stored: {error}{todo}. The agent keeps everything and "
+                "sends it again by itself"
             )
         return BulkRefused(session=session, reason=reason[:2000])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -27,7 +27,8 @@ from director.session.manifest import PhaseSource
 from director.session.manifest import Workload as WorkloadRecord
 from power_agent.host_facts import as_text
 from power_agent.marks import DIRECTORY_VARIABLE
-from power_agent.wire.messages import SamplerChoices, SessionAnswer, SessionRequest
+from power_agent.stages import in_order
+from power_agent.wire.messages import SamplerChoices, SessionAnswer, SessionRequest, Stage
 from power_agent.workload import CannotStart, Ended, Signals, Workload, check_program, deaf_threads, held_signals
 
 PATIENCE_S = 15.0  # with a director that does not answer, before the job
@@ -42,10 +43,13 @@ class FleetOptions:
     sessions: Path
     run_dir: Path
     choices: SamplerChoices
+    stages: list[Stage] = field(default_factory=list)  # the command is run once in each; empty: testing alone
 
 
 def run_on_fleet(options: RunOptions, fleet: FleetOptions) -> int:
     """Measure the hosts while the command runs here. Returns its exit code, or minus the signal that killed it.
+
+    In two stages it is run twice, unless the first time does not end well.
 
     Raises:
         NoDirector: none serves here; UsageError: it refuses; CannotStart: the command cannot be run. Nothing was run.
@@ -72,6 +76,7 @@ class _FleetRun:
         self._client = client
         self._signals = signals
         self._sources = plan_sources(options.mllog, options.loadgen, options.phase_patterns, options.phase_log)
+        self._stages = in_order(fleet.stages)
         self._stdout: JobStdout | None = None
         self._missing: list[str] = []
         self._idle_ns: list[tuple[int, int]] = []
@@ -80,23 +85,63 @@ class _FleetRun:
         name = self._begin()
         session = self._fleet.sessions / name
         try:
-            record = load_manifest(session).fleet
-            assert record is not None
-            job, started = self._prepare(session, record, name)
+            status = self._run_stages(session, name)
         except (SessionError, OSError) as error:
             self._end(name, session, report=False)
             raise UsageError(f"the session {name} cannot be used: {error}") from error
         except (NotStarted, CannotStart):
             self._end(name, session, report=False)
             raise
+        self._end(name, session, report=True)
+        return status
+
+    def _run_stages(self, session: Path, name: str) -> int:
+        """Run the command once in each stage; how the last one ended, which is the first that did not end well."""
+        record = load_manifest(session).fleet
+        assert record is not None
+        environment = self._prepare(session, record, name)
+        status = 0
+        for stage in self._stages:
+            is_first, is_last = stage == self._stages[0], stage == self._stages[-1]
+            if not is_first:
+                self._next_stage(name)
+            if is_last:
+                self._idle()
+            if self._signals.ending is not None:
+                if is_first:
+                    raise NotStarted(self._signals.ending)
+                return -self._signals.ending
+            job, started = self._start(session, record, environment, is_last=is_last)
+            ended = self._wait(job)
+            self._after(session, started, ended, is_last=is_last)
+            status = -ended.signal if ended.signal is not None else ended.exit_code or 0
+            if status or self._signals.ending is not None:
+                break
+        return status
+
+    def _wait(self, job: Workload) -> Ended:
         try:
-            ended = job.wait(lambda: None, self._stdout.copy_window_size if self._stdout else lambda: None)
+            return job.wait(lambda: None, self._stdout.copy_window_size if self._stdout else lambda: None)
         except Exception as error:  # a mistake of ours: the job goes on, and somebody must wait for it
             self._note(f"a mistake of this program: {type(error).__name__}: {error}")
-            ended = job.wait(lambda: None)
-        self._after(session, started, ended)
-        self._end(name, session, report=True)
-        return -ended.signal if ended.signal is not None else ended.exit_code or 0
+            return job.wait(lambda: None)
+
+    def _next_stage(self, name: str) -> None:
+        """Ask for the testing stage, and wait until it is measured; the job is run in it in any case."""
+
+        def is_done(answer: SessionAnswer) -> bool:
+            return (answer.state, answer.stage) == ("measuring", "testing")
+
+        request = SessionRequest(request=new_request(), want="next", session=name)
+        awaited = hosts_to_sample(self._fleet.hosts)
+        answer = self._client.follow(request, is_done, PATIENCE_S, self._interrupted, awaited)
+        if self._signals.ending is not None:
+            return
+        if answer is None or not is_done(answer):
+            why = answer.reason if answer is not None else "the director does not answer"
+            self._note(f"the testing stage was not begun: {why}; the job was run in it all the same")
+        elif not self._options.report.quiet:
+            say("the ranging stage has ended; the job is run again, and measured")
 
     def _begin(self) -> str:
         """Ask for a session, and wait until its hosts are measured. Returns its name."""
@@ -108,6 +153,7 @@ class _FleetRun:
             label=options.label,
             argv=[as_text(word)[:4096] for word in options.argv[:1000]],
             cwd=_cwd(),
+            stages=self._stages,
             choices=self._fleet.choices,
         )
         last: list[SessionAnswer] = []
@@ -138,18 +184,19 @@ class _FleetRun:
             say(f"measuring into {self._fleet.sessions / answer.session}")
         return answer.session
 
-    def _prepare(self, session: Path, record: Fleet, name: str) -> tuple[Workload, WorkloadRecord]:
-        """Everything up to the job's start, and what is known of it then."""
-        environment = dict(os.environ)
-        environment[DIRECTORY_VARIABLE] = str(self._fleet.run_dir / name)
+    def _prepare(self, session: Path, record: Fleet, name: str) -> dict[str, str]:
+        """Make the place for marks. Returns the job's environment."""
         try:
             open_marks(session, name, record, self._fleet.run_dir)
         except MarksProblem as problem:
             self._note(str(problem))
-        self._idle()
-        if self._signals.ending is not None:
-            raise NotStarted(self._signals.ending)
-        if reads_stdout(self._sources):
+        return {**os.environ, DIRECTORY_VARIABLE: str(self._fleet.run_dir / name)}
+
+    def _start(
+        self, session: Path, record: Fleet, environment: dict[str, str], *, is_last: bool
+    ) -> tuple[Workload, WorkloadRecord]:
+        """Start the job, and note what is known of it then. Phases are read from its output in the last stage alone."""
+        if is_last and reads_stdout(self._sources):
             self._stdout = JobStdout(session / SPOOL)
         started = WorkloadRecord(
             argv=[as_text(word) for word in self._options.argv],
@@ -168,11 +215,11 @@ class _FleetRun:
             self._stdout.given()
         return job, started
 
-    def _after(self, session: Path, started: WorkloadRecord, ended: Ended) -> None:
+    def _after(self, session: Path, started: WorkloadRecord, ended: Ended, *, is_last: bool) -> None:
         """Note how the job ended, whatever state the director is in."""
         work = msgspec.structs.replace(started, ended_ns=time.monotonic_ns(), **vars(ended))
         self._write(session, work)
-        if self._signals.ending is None and self._options.idle_s > 0:
+        if is_last and self._signals.ending is None and self._options.idle_s > 0:
             self._idle()
             self._write(session, work)
         if self._stdout is not None and not self._stdout.finish(STDOUT_TIMEOUT_S):

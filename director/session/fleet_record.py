@@ -6,7 +6,7 @@ that a director that was killed finds in it where to go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 import msgspec
@@ -99,8 +99,11 @@ class Fleet(msgspec.Struct, kw_only=True):
         return self.stages[min(done, len(self.stages) - 1)]
 
 
-def fleet_notices(fleet: Fleet) -> list[str]:
-    """What a reader of the report must know of the agents and the director, in plain words."""
+def fleet_notices(fleet: Fleet, told_hosts: Collection[str] = ()) -> list[str]:
+    """What a reader of the report must know of the agents and the director, in plain words.
+
+    That an agent was never heard is left out of `told_hosts`.
+    """
     origin_ns = fleet.spans[0].begin_ns if fleet.spans else fleet.transitions[0].t_ns if fleet.transitions else 0
     notices = [
         f"the director was started again {_at(t_ns, origin_ns)}; the agents went on meanwhile"
@@ -112,6 +115,8 @@ def fleet_notices(fleet: Fleet) -> list[str]:
                 f"the session came to {transition.state} {_at(transition.t_ns, origin_ns)}: {transition.why}"
             )
     for record in fleet.agents if fleet.state != "preparing" else ():
+        if not record.agent and record.host in told_hosts:
+            continue
         notices += _agent_notices(record, origin_ns, ended=fleet.state == "complete" or fleet.state == "ingesting")
     return notices
 

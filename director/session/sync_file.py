@@ -69,9 +69,10 @@ def append(path: Path, lines: Iterable[msgspec.Struct | Sequence[int]]) -> None:
     Raises:
         OSError: the disk is full or fails.
     """
-    content = b"".join(b"\n" + msgspec.json.encode(line) for line in lines)
+    content = memoryview(b"".join(b"\n" + msgspec.json.encode(line) for line in lines) + b"\n")
     with path.open("ab", buffering=0) as file:
-        file.write(content + b"\n")
+        while content:  # a disk that is almost full takes a part, and then says so
+            content = content[file.write(content) :]
 
 
 def read_spool(path: Path) -> tuple[list[tuple[Clocks, tuple[int, int, int, int]]], dict[str, str]]:

@@ -21,6 +21,7 @@ from typing import Final
 from power_agent.host_facts import as_text
 from power_agent.service.local_messages import AgentHere, LocalGone, LocalLink, ToRunner, to_runner
 from power_agent.service.run_folder import SOCKET_FILE
+from power_agent.stages import in_order
 from power_agent.wire.messages import SessionAnswer, SessionRequest, Stage, WorkloadEvent
 
 QUIET_S: Final = 3.0  # after which we say for what we wait
@@ -86,7 +87,7 @@ class AskedSession:
     @property
     def stages(self) -> list[Stage]:
         """The stages to run the job in, in their order."""
-        return sorted(set(self._options.stages)) or ["testing"]  # ranging comes first
+        return in_order(self._options.stages)
 
     def next_stage(self, interrupted: Callable[[], bool]) -> None:
         """Ask for the next stage, and wait until it is measured; the job is run in it in any case."""

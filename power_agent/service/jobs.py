@@ -18,6 +18,7 @@ from typing import Final, Literal, Protocol
 from power_agent.service.agent_session import AgentSession
 from power_agent.service.local_server import Runner, may_speak_for
 from power_agent.service.session_folder import JobRecord, ProcessId
+from power_agent.stages import in_order
 from power_agent.wire.messages import FromAgent, SessionAnswer, SessionRequest, Stage, WorkloadEvent
 
 NO_DIRECTOR_S: Final = 3.0  # before a job is measured without one
@@ -325,7 +326,7 @@ class Jobs:
         stage: Stage | None = None,
     ) -> SessionAnswer:
         request = job.record.request
-        stages = sorted(request.stages) or ["testing"]  # ranging comes first
+        stages = in_order(request.stages)
         return SessionAnswer(
             request=request.request,
             state=state,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec
 from power_agent.mark_file import say
 from power_agent.option_values import host_names
 from power_agent.service.agent_options import add_agent_options, default_state
+from power_agent.stages import add_stage_option
 
 if TYPE_CHECKING:
     from power_agent.service.asked_session import AskedSession, AskOptions
@@ -37,13 +38,7 @@ def add_options(run: argparse.ArgumentParser) -> None:
     option = run.add_argument
     option("--hosts", type=host_names, default=[], metavar="A,B", help="hosts to measure (default: this one)")
     option("--label", default="", metavar="TEXT", help="a name for the report")
-    option(
-        "--stage",
-        action="append",
-        default=[],
-        choices=("ranging", "testing"),
-        help="what the job is run for; given twice, it is run twice (default: testing)",
-    )
+    add_stage_option(run)
     add_agent_options(run)
 
 

@@ -174,7 +174,8 @@ class Keyring:
         if name in names.values() and key not in names:
             raise KeyProblem(f"{name} has another key: power-director keys remove {name}, if it is to have this one")
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = self._folder / f"{name}.part"
+        # Beside the folder, which changes once: of two changes within a tick a director that looks may see the first.
+        part = self._folder.with_name(f"{self._folder.name}.{name}.part")
         part.write_text(key.hex() + "\n")
         part.rename(self._folder / f"{name}.key")
         self._stamp = ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,7 @@ from simulated_network import S, SimulatedHost, exchanges, fixed, jittery
 
 from director.answers.results import write_results
 from director.answers.summary import Summary
-from director.fleet.clock_sync import BEFORE_NS, MOST_KEPT, ClockSync
+from director.fleet.clock_sync import BEFORE_NS, MOST_HOSTS, MOST_KEPT, ClockSync
 from director.session.clock_model import WALL_APART_NS, SyncedClock
 from director.session.files import load_manifest, store_manifest
 from director.session.ingest import ingest
@@ -159,6 +161,53 @@ def test_a_torn_or_damaged_file_gives_what_is_whole(
     append(path, [clocks, (7, 8, 9, 10)])
     after, state = read_spool(path)
     assert after[-1] == (clocks, (7, 8, 9, 10)) and state in ({}, {"chrony": "x"})
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_session_loses_no_exchange(tmp_path: Path) -> None:
+    director = Director()
+    director.sync.record("s", tmp_path, ["node0"])
+    director.hear("node0", messages(exchanges(SimulatedHost(), 50, QUIET, QUIET)))
+    path = sync_spool(tmp_path, "node0")
+    path.mkdir()  # nothing can be written there
+    director.sync.end("s")
+    assert len(director.told) == 1
+    path.rmdir()
+    director.sync.end("s")
+    last = director.sync._hosts["node0"].burst
+    assert last is not None and kept(path)[-1][0] == last.kept()[-1].t1_ns
+    assert len(kept(path)) > 10
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from director.session.sync_file import append, read_spool, Clocks
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    append(path, [Clocks(boot_id="a", reference_boot_id="b"), *[(i, i, i, i) for i in range(1000)]])
+except OSError:
+    print("told")
+"""
+
+
+def test_a_disk_that_takes_a_part_alone_is_told_of(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", FULL, str(tmp_path / "x.sync")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "told\n", done.stderr
+    assert (tmp_path / "x.sync").stat().st_size == 1000
+    append(tmp_path / "x.sync", [(7, 7, 7, 7)])
+    assert kept(tmp_path / "x.sync")[-1] == (7, 7, 7, 7)
+
+
+def test_hosts_that_are_made_up_leave_room_for_others() -> None:
+    director = Director()
+    (exchange,) = messages(exchanges(SimulatedHost(), 1, QUIET, QUIET))[:1]
+    for number in range(MOST_HOSTS + 10):
+        director.hear(f"made-up-{number}", [exchange])
+    director.hear("node0", [exchange])
+    assert len(director.sync._hosts) == MOST_HOSTS and director.sync.state("node0") is not None
 
 
 def test_another_boot_is_another_clock(tmp_path: Path) -> None:

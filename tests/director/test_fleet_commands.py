@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,20 @@ pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[flee
 from scripted_agent import ScriptedAgent
 from served_fleet import environment, free_address, states, wait_for
 
-LISTENING = "listening on"  # what a director says when its ports are its own
+from director.commands.keys import SECRET
+from power_agent.wire.keys import Keyring, make_secret
 
+LISTENING = "listening on"  # what a director says when its ports are its own
+FAIL = ["sh", "-c", "echo once; exit 4"]
 MARK = "from power_agent import phase\nwith phase('work'): pass"
 
 
 class Site:
     """A director as a process, agents in this one, and commands."""
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = (), **variables: str) -> None:
         self.folder = folder
+        self.options = options
         self.environment = {**environment(), **variables}
         self.sessions = folder / "sessions"
         self.run_dir = folder / "run"
@@ -38,7 +42,7 @@ class Site:
 
     def serve(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            words = ["serve", "--listen", str(self.address), "--sessions", str(self.sessions)]
+            words = ["serve", "--listen", str(self.address), "--sessions", str(self.sessions), *self.options]
             before = self.log.read_text().count(LISTENING)
             self.director = subprocess.Popen(self.words(*words), stderr=log, env=self.environment, cwd=self.folder)
         wait_for(lambda: self.log.read_text().count(LISTENING) > before, "it serves")
@@ -138,11 +142,40 @@ def test_what_cannot_be_run_or_asked_is_refused_before_the_job(site: Site) -> No
     assert site.names() == []
 
 
+def test_both_stages_run_the_job_twice_and_meters_keep_the_ranges(site: Site) -> None:
+    agent = site.agent("meter", meter=True)
+    job = "echo $0; test -s seen || echo ranging; echo x >> seen; sleep 1"
+    words = ["run", "--hosts", "meter", "--stage", "testing", "--stage", "ranging", "--idle", "0.2", "--phase-pattern"]
+    status, output, errors = site.do(*words, "line=^(?P<index>\\d)$", "--", "sh", "-c", job, "7")
+    (name,) = site.names()
+    assert (status, output) == (0, "7\nranging\n7\n"), errors
+    assert agent.stages == ["ranging", "testing"] and "the job is run again, and measured" in errors
+    manifest = site.manifest(name)
+    assert manifest["fleet"]["ranges"]["wt310e"]["amps"] == 2.0
+    ranging, testing = manifest["fleet"]["spans"]
+    work, (before, after) = manifest["workload"], manifest["idle_ns"]
+    assert ranging["end_ns"] <= testing["begin_ns"] <= before[0] < before[1] <= work["started_ns"], (
+        "measured in testing"
+    )
+    assert work["ended_ns"] <= after[0] < after[1] <= testing["end_ns"] and work["exit_code"] == 0
+    assert (site.sessions / name / "logs/stdout.log").read_text() == "7\n", "its output there"
+
+
+def test_a_job_that_fails_while_ranging_is_not_run_again(site: Site) -> None:
+    site.agent("a")
+    status, output, errors = site.do("run", "--hosts", "a", "--stage", "ranging", "--stage", "testing", "--", *FAIL)
+    assert (status, output) == (4, "once\n"), errors
+    manifest = site.manifest(site.names()[0])
+    assert [span["stage"] for span in manifest["fleet"]["spans"]] == ["ranging"]
+    assert manifest["workload"]["exit_code"] == 4 and manifest["state"] == "complete"
+
+
 def test_a_long_wait_is_explained(site: Site) -> None:
     site.agent("a")
     process = site.start("run", "--hosts", "a,ghost", "--", "true")
     assert process.stderr is not None
     assert process.stderr.readline().startswith(b"power-director: waiting for a, ghost to sample")
+    assert process.stderr.readline() == b"power-director: warning: ghost is not connected; connected now: a\n"
     process.send_signal(signal.SIGINT)
     assert b"Nothing was run" in process.communicate(timeout=60)[1]
 
@@ -162,6 +195,24 @@ def test_a_session_around_anything(site: Site) -> None:
     status, output, errors = site.do("session", "stop", name)
     assert (status, output) == (0, "") and "power-director: to read in a browser" in errors
     assert site.do("session", "stop", name)[0] == 0, "twice changes nothing"
+
+
+def test_a_host_without_a_key_is_not_waited_for(tmp_path: Path) -> None:
+    keys, agents = tmp_path / "keys", Keyring(tmp_path / "keys" / "agents")
+    make_secret(keys / SECRET)
+    for number in range(10):
+        agents.add(f"node{number}", bytes([number]) * 32)
+    site = Site(tmp_path, ["--keys", str(keys)])
+    try:
+        done = site.do("run", "--hosts", "node1,nod2,x", "--", "touch", str(tmp_path / "ran"))
+        assert done[0] == 2 and "nod2 is not enrolled (did you mean node" in done[2] and "x is not enrolled" in done[2]
+        assert "node7 and 2 more" in done[2] and not (tmp_path / "ran").exists() and site.names() == []
+        start = site.start("session", "start", "--hosts", "node1")  # it may come yet
+        wait_for(site.names, "a session")
+        start.terminate()
+        start.communicate(timeout=60)
+    finally:
+        site.close()
 
 
 def test_without_a_director_a_job_is_not_started(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 zmq = pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
 
 from made_spool import MadeSpool  # noqa: E402
-from served_fleet import ServedFleet, states, wait_for  # noqa: E402
+from served_fleet import QUICK, ServedFleet, states, wait_for  # noqa: E402
 
 from director.fleet.local_socket import SOCKET, DirectorClient, NoDirector, new_request  # noqa: E402
 from director.fleet.ranging_settings import range_settings  # noqa: E402
@@ -84,6 +85,7 @@ def test_agents_that_come_late_leave_or_start_again_are_told_of(fleet: ServedFle
         "early: its agent has not handed over all",
     ):
         assert words in told, told
+    assert sum("never" in line for line in told.splitlines()) == 1, "each thing once"
     assert fleet.rows(name, "again") == restarted.rows[name] + second.rows[name]
     assert [host["name"] for host in manifest["hosts"]] == ["early", "again", "late", "never"]
     # What comes days later is taken, and the results are computed again.
@@ -139,7 +141,16 @@ def test_sessions_of_disjoint_hosts_go_on_at_once_and_a_busy_host_is_refused(fle
     fleet.end(one)
 
 
-def test_two_stages_are_two_phases_and_meters_get_the_ranges_that_were_found(fleet: ServedFleet) -> None:
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[ServedFleet]:
+    """It waits as long as a busy machine needs."""
+    made = ServedFleet(tmp_path, replace(QUICK, ready_s=30.0))
+    yield made
+    made.close()
+
+
+def test_two_stages_are_two_phases_and_meters_get_the_ranges_that_were_found(patient: ServedFleet) -> None:
+    fleet = patient
     agent = fleet.agent("meter", meter=True)
     given = SamplerChoices(settings={"wt310e": {"amps": 5.0}})
     name = fleet.begin("meter", stages=["testing", "ranging"], choices=given)
@@ -196,6 +207,29 @@ def test_what_an_agent_recorded_by_itself_becomes_a_session(fleet: ServedFleet, 
     assert fleet.manifest("alone")["state"] == "recovered"
     assert fleet.rows("alone", "a") == spools["a"].rows
     wait_for(lambda: not list((tmp_path / "agents").glob("*/*.sqlite")), "the agents may forget it")
+
+
+def test_the_directors_wall_clock_stays_known_when_results_are_there(fleet: ServedFleet) -> None:
+    """A report that is made again later places logs by it, and so do results that are computed again."""
+    agent = fleet.agent("a")
+    name = fleet.begin("a")
+    spool = fleet.sessions / name / "spool" / f"{fleet.manifest(name)['fleet']['director_host']}.sqlite"
+    wait_for(spool.exists, "the clock is recorded")
+    wait_for(lambda: agent.rows.get(name, 0) >= 3, "it samples")
+    fleet_record = fleet.end(name)["fleet"]
+    assert fleet_record["director_clock_file"] == f"traces/{fleet_record['director_host']}/clock.parquet"
+    assert (fleet.sessions / name / fleet_record["director_clock_file"]).exists()
+
+
+def test_an_agent_called_local_is_no_user_of_the_directors_machine(fleet: ServedFleet) -> None:
+    agent = fleet.agent("local")
+    fleet.agent("a")
+    name = fleet.begin("a")
+    agent.ask(SessionRequest(request="r", want="stop", session=name))
+    wait_for(lambda: agent.answers, "it is answered")
+    (answer,) = agent.answers
+    assert answer.state == "refused" and "was not started on local" in answer.reason
+    assert fleet.end(name)["fleet"]["state"] == "complete"
 
 
 def test_a_director_goes_on_where_it_ended(fleet: ServedFleet) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from made_spool import MadeSpool, made_rows, made_stream, read_instants
 
+from director.fleet.replica import MAX_STREAMS, Replica
 from director.fleet.store import FleetStore
 from power_agent.messages import Event, TickCount
 from power_agent.service.uplink import Uplink
@@ -53,14 +55,19 @@ def chunk(offset: int, content: bytes, path: str = "marks/1.marks") -> FileChunk
     return FileChunk(session="s", host="node0", path=path, offset=offset, content=content)
 
 
+def descriptors() -> int:
+    """How many this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 class Held:
     """A store with one session, and what it told."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: int) -> None:
         self.told: list[str] = []
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self.store = FleetStore(self.told.append)
+        self.store = FleetStore(self.told.append, **more)
         self.store.admit("s", folder)
 
     def ack(self, *messages: BulkFromAgent) -> Ack:
@@ -97,7 +104,7 @@ def test_nothing_is_there_before_the_commit(held: Held) -> None:
     held.ack(declared())
     held.store.take(b"r", batch(1))
     assert read_instants(held.spool) == []
-    assert held.store.pending_bytes == len(batch(1).payload)
+    assert held.store.readings_rows == 0
 
 
 def test_streams_that_are_declared_twice_before_a_commit_are_kept(held: Held) -> None:
@@ -169,6 +176,104 @@ def test_a_spool_that_was_begun_anew_is_kept_beside_the_one_before(held: Held) -
     (event,) = reader.logged_events()
     assert "were deleted while it measured" in event.text and event.t_ns == 6
     reader.close()
+
+
+def begun(started_ns: int, host: str = "node0") -> StreamsDeclared:
+    return StreamsDeclared(
+        session="s", host=host, streams=[STREAM], meta={"started_ns": str(started_ns), "boot_id": "b"}
+    )
+
+
+def test_two_agents_of_one_name_do_not_bring_their_readings_twice(held: Held) -> None:
+    """Each has its own spool, and whoever speaks next brings all of it."""
+    held.ack(begun(5), batch(1))
+    held.ack(begun(6), batch(1))
+    for store in (held, Held(held.folder)):
+        refusal = store.store.take(b"r", begun(5))
+        assert isinstance(refusal, BulkRefused) and "--host" in refusal.reason
+        store.store.commit()
+        store.store.close()
+    assert read_instants(held.spool) == [*range(7), *range(7)]
+
+
+def test_a_number_that_no_disk_holds_stops_nobody_else(held: Held) -> None:
+    highest = msgspec.structs.replace(batch(1), seq=2**63 - 1)
+    assert held.ack(begun(5), highest).seq == 2**63 - 1
+    held.store.take(b"good", declared("node1"))
+    event = EventCount(event=Event(t_ns=2**64 - 1, level="info", source="x", text="y"))
+    ticks = TickCount(stream=2**64 - 1, due=0, taken=0, late=0, missed=0, extra=0, dropped_rows=0, lateness_log2_us=[])
+    of = {"session": "s", "host": "node0", "number": 1}
+    for wrong in (batch(1), TablesUpdate(**of, events=[event]), TablesUpdate(**of, ticks=[ticks])):
+        held.store.take(b"bad", begun(6))
+        held.store.take(b"bad", wrong)
+        held.store.take(b"good", batch(1, host="node1"))
+        acks = {route: reply for route, reply in held.store.commit() if isinstance(reply, Ack)}
+        assert acks[b"good"].seq == 1
+
+
+def test_streams_are_bounded(held: Held) -> None:
+    streams = [msgspec.structs.replace(STREAM, id=number) for number in range(MAX_STREAMS + 1)]
+    for first, last in ((0, MAX_STREAMS), (1, MAX_STREAMS)):
+        held.store.take(b"r", msgspec.structs.replace(declared(), streams=streams[first:last]))
+        held.store.commit()
+    refusal = held.store.take(b"r", msgspec.structs.replace(declared(), streams=streams[-1:]))
+    assert isinstance(refusal, BulkRefused) and "1000 streams" in refusal.reason
+
+
+def test_a_failing_disk_takes_no_descriptors(held: Held) -> None:
+    held.ack(declared(), chunk(0, b"a", "marks/a"))
+    before = descriptors()
+    for _ in range(5):
+        held.store.take(b"r", declared())
+        held.store.take(b"r", chunk(1, b"b", "marks/a"))
+        held.store.take(b"r", chunk(0, b"b", "marks/a/b"))  # of a folder that is a file
+        ((_, reply),) = held.store.commit()
+        assert isinstance(reply, BulkRefused)
+    assert descriptors() == before
+    assert held.ack(declared()).files == {"marks/a": 1}
+
+
+def test_spools_that_nobody_uses_are_closed_and_opened_again(tmp_path: Path) -> None:
+    held = Held(tmp_path, most_open=4)
+    hosts = [f"n{number}" for number in range(20)]
+    before = descriptors()
+    for seq in (1, 2, 3):
+        for host in hosts:
+            if seq == 1:
+                held.store.take(b"r", declared(host))
+            held.store.take(b"r", batch(seq, host=host))
+            ((_, reply),) = held.store.commit()
+            assert isinstance(reply, Ack) and reply.seq == seq
+    assert descriptors() - before <= 4 * 4
+    held.store.close()
+    for host in hosts:
+        assert read_instants(held.folder / "spool" / f"{host}.sqlite") == list(range(21))
+
+
+def test_the_names_of_new_files_are_synced_before_they_are_acknowledged(held: Held) -> None:
+    """After a power cut a file without a synced name is not there, and its agent may have deleted its own."""
+    replica = Replica(held.folder, "node0")
+    replica.add_chunk(chunk(0, b"a", "logs/deep/a.log"))
+    replica.write()
+    synced = {Path(f"/proc/self/fd/{descriptor}").readlink() for descriptor in replica.unsynced}
+    folders = [held.folder / "logs/node0/deep", held.folder / "logs/node0", held.folder / "logs", held.folder]
+    assert synced == {*folders, folders[0] / "a.log"}
+    replica.close()
+
+
+def test_progress_is_known_while_the_disk_is_waited_for(held: Held) -> None:
+    held.ack(declared(), batch(1))
+    before = held.store.progress("s")["node0"]
+    with held.store._lock:  # as `commit` has it while it syncs
+        asked = threading.Thread(target=lambda: seen.append(held.store.progress("s")), daemon=True)
+        seen: list[dict[str, int]] = []
+        asked.start()
+        asked.join(20)
+        assert seen == [{"node0": before}]
+    held.ack(batch(2))
+    assert held.store.progress("s")["node0"] > before
+    held.store.dismiss("s")
+    assert held.store.progress("s") == {}
 
 
 def test_files_are_appended_at_their_offset(held: Held) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from director.fleet.session_folder import LOCAL
 from director.fleet.session_keeper import SessionKeeper
 from director.fleet.store import FleetStore
 from director.session.files import load_manifest, spool_path, store_manifest
+from power_agent.spool import SpoolReader
 from power_agent.wire.messages import (
     Ack,
     BatchFrame,
@@ -386,24 +389,104 @@ def test_kept_sessions_at_length() -> None:
     )
 
 
-def test_two_agents_that_speak_under_one_name_are_not_told_of_for_ever(tmp_path: Path) -> None:
-    told: list[str] = []
-    store = FleetStore(lambda text: None)
-    around = Surroundings(
-        store=store,
-        send=lambda host, message: None,
-        tell=told.append,
-        bounds=BOUNDS,
-        clocks=ClockSync("director's boot", lambda text: None),
-        finish=lambda session: FinishedWork(session, 1, False),
-        find_ranges=lambda session: FoundRanges(session, 1, False),
-    )
-    now_ns = 0
-    keeper = SessionKeeper(tmp_path, around, lambda: now_ns)
+class Kept:
+    """A keeper with its store, and what it told and sent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.told: list[str] = []
+        self.now_ns = 0
+        self.store = FleetStore(lambda text: None)
+        around = Surroundings(
+            store=self.store,
+            send=lambda host, message: None,
+            tell=self.told.append,
+            bounds=BOUNDS,
+            clocks=ClockSync("director's boot", lambda text: None),
+            finish=lambda session: FinishedWork(session, 1, False),
+            find_ranges=lambda session: FoundRanges(session, 1, False),
+        )
+        self.keeper = SessionKeeper(folder, around, lambda: self.now_ns)
+
+    def turn(self, present: dict[str, Presence]) -> None:
+        self.now_ns += 10**9
+        self.keeper.turn(present)
+
+    def close(self) -> None:
+        self.keeper.close()
+        self.store.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    made = Kept(tmp_path)
+    yield made
+    made.close()
+
+
+def test_two_agents_that_speak_under_one_name_are_not_told_of_for_ever(kept: Kept) -> None:
     for turn in range(50):
-        now_ns += 10**9
-        keeper.turn({"a": Presence(f"agent {turn % 2}", "boot")})
-    assert told[:4] == ["a is here", *["a: its agent was started again"] * 3]
-    assert len(told) == 5 and "two agents speak under this name" in told[4]
-    keeper.close()
-    store.close()
+        kept.turn({"a": Presence(f"agent {turn % 2}", "boot")})
+    assert kept.told[:4] == ["a is here", *["a: its agent was started again"] * 3]
+    assert len(kept.told) == 5 and "two agents speak under this name" in kept.told[4]
+
+
+def test_a_host_that_brings_sessions_without_end_leaves_room_for_others(kept: Kept) -> None:
+    present = {host: Presence("x", "boot") for host in ("greedy", "honest")}
+    of = {"agent": "x", "boot_id": "boot", "tool_version": "1"}
+    for turn in range(20):
+        unsent = [f"made-up-{turn}-{number}" for number in range(1000)]
+        kept.keeper.hear("greedy", Hello(host="greedy", unsent=unsent, **of))
+        if turn == 10:
+            kept.keeper.hear("honest", Hello(host="honest", unsent=["mine"], **of))
+        kept.turn(present)
+    hosts = [session.session.hosts for session in kept.keeper.sessions().values()]
+    assert hosts.count(["greedy"]) == 10
+    assert "mine" in kept.keeper.sessions()
+
+
+def test_a_session_that_cannot_be_used_stops_no_director(tmp_path: Path) -> None:
+    first = Kept(tmp_path)
+    request = SessionRequest(request="r", want="start", hosts=["a"], label="x")
+    first.keeper.ask(LOCAL, b"", request, lambda answer: None)
+    (name,) = first.keeper.sessions()
+    first.close()
+    shutil.rmtree(tmp_path / name / "spool")
+    (tmp_path / name / "spool").write_text("no folder")
+    second = Kept(tmp_path)
+    assert second.keeper.sessions() == {}
+    assert any("does not go on" in text for text in second.told)
+    second.keeper.ask(LOCAL, b"", request, lambda answer: None)
+    assert len(second.keeper.sessions()) == 1
+    second.close()
+
+
+def test_whoever_asked_last_hears_of_the_end(kept: Kept) -> None:
+    """However many asked before, and are gone."""
+    request = SessionRequest(request="r", want="start", hosts=["a"])
+    kept.keeper.ask(LOCAL, b"", request, lambda answer: None)
+    (name,) = kept.keeper.sessions()
+    heard: list[str] = []
+    for number in range(150):
+        look = SessionRequest(request=f"look {number}", want="state", session=name)
+        kept.keeper.ask(LOCAL, b"%d" % number, look, lambda answer: heard.append(answer.request))
+    heard.clear()
+    kept.keeper.ask(LOCAL, b"", SessionRequest(request="e", want="stop", session=name), lambda answer: None)
+    kept.turn({})
+    assert "look 149" in heard and "look 0" not in heard
+
+
+def test_the_directors_clock_is_recorded_again_when_the_disk_has_room(kept: Kept, tmp_path: Path) -> None:
+    request = SessionRequest(request="r", want="start", hosts=["a"])
+    kept.keeper.ask(LOCAL, b"", request, lambda answer: None)
+    (session,) = kept.keeper.sessions().values()
+    path = spool_path(session.folder.path, session.session.fleet.director_host)
+    path.mkdir()
+    for _ in range(3):
+        kept.turn({})
+    assert sum("wall clock is not recorded" in text for text in kept.told) == 1
+    path.rmdir()
+    path.touch()  # as where it could not be filled
+    kept.turn({})
+    reader = SpoolReader(path)
+    assert len(reader.clock()) == 1
+    reader.close()
