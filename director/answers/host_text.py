@@ -148,7 +148,8 @@ def imbalance_facts(phase: HostPhase) -> list[tuple[str, str]]:
 
 def imbalance_text(ratio: Imbalance) -> str:
     """`1.24 ± 0.01, most on node2`."""
-    return f"{figure_text(ratio.ratio, ratio.expanded, '')} × the mean, most on {ratio.host}"
+    text = f"{figure_text(ratio.ratio, ratio.expanded, '')} × the mean"
+    return text if ratio.ratio - 1.0 < 5e-4 else f"{text}, most on {ratio.host}"
 
 
 def _joined_text(joined: JoinedFigures) -> str:

@@ -28,6 +28,7 @@ from director.energy.group_energy import idle_watts, not_explained, total_figure
 from director.phases.session_phases import read_phases
 from director.phases.table import PhaseTable, write_phases
 from director.session.files import SessionError, load_manifest, lost_files, write_durably
+from director.session.fleet_record import stage_notes
 from director.session.manifest import Manifest, StreamFile
 from director.session.session_clocks import SessionClocks
 from director.session.trace_store import Piece
@@ -112,6 +113,7 @@ def write_results(
         sampling=_sampling(manifest),
         points=[f"{(p.t_ns - begin_ns) * 1e-9:.3f} s {p.name}" for p in points[:MOST_POINTS]],
         warnings=session_warnings(manifest, tree, phases, run, [*host_warnings(over), *doubts, *problems]),
+        notes=stage_notes(manifest.fleet) if manifest.fleet is not None and workload is not None else [],
         over_hosts=over,
     )
     if questions.against is not None:

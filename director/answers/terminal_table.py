@@ -54,6 +54,8 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
         console.print("\n[bold]What other channels and methods give[/bold], against what was used")
         console.print(_methods_table(summary.phases[:MOST_PHASES]), "")
     _print_sampling(console, summary)
+    for note in summary.notes:
+        console.print(f"[dim]{_text(note)}[/dim]", soft_wrap=True)
     for warning in summary.warnings[:MOST_WARNINGS]:
         console.print(f"[yellow]warning:[/yellow] {_text(warning)}", soft_wrap=True)
     if len(summary.warnings) > MOST_WARNINGS:

@@ -118,4 +118,4 @@ def _trust(summary: Summary, metric: Metric, total: EnergyFigure) -> list[str]:
     devices, _, meaning = summary.scope_of_total.partition(": ")
     names = ", ".join(name.removeprefix(common_host(summary)) for name in devices.split(", "))
     told.append(f"It covers {names}{f' ({meaning})' if meaning else ''}.")
-    return told
+    return told + [f"{note[:1].upper()}{note[1:]}." for note in summary.notes]

@@ -37,6 +37,12 @@ SCOPES = {
     "rail": "supply rail",
     "battery": "battery",
 }
+BESIDE_POWER = {
+    "voltage": "voltage",
+    "current": "current",
+    "power_factor": "power factor",
+    "uncertainty": "uncertainty of a reading of power, as PTDaemon reckons it",
+}
 WHAT_METRICS_MEAN = {
     "joules-to-train": "energy from the start of the run to its end, without initialisation",
     "time-to-train": "duration of the run",
@@ -248,6 +254,11 @@ def budgets(summary: Summary) -> list[Budget]:
 def own_command(summary: Summary, manifest: Manifest) -> str:
     """The command line that measures the same again, as far as the session tells."""
     words = ["power-director", "run"]
+    fleet = manifest.fleet
+    if fleet is not None:
+        words = words if fleet.asker == "local" else ["power-agent", "run"]
+        words += ["--hosts", ",".join(record.host for record in fleet.agents)]
+        words += [word for stage in fleet.stages if len(fleet.stages) > 1 for word in ("--stage", stage)]
     words += ["--label", summary.label] if summary.label else []
     if manifest.idle_ns:
         begin, end = manifest.idle_ns[0]

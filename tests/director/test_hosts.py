@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_fleet_session import Marked, Meter, made_fleet, made_training
+from made_fleet_session import Marked, Meter, at, made_fleet, made_training
 
 from director.answers.phase_intervals import IntervalMaker, join_hosts, phase_names
 from director.answers.phase_totals import phase_totals
@@ -28,7 +28,9 @@ from director.phases.builder import build
 from director.report_files.csv_rows import session_csv
 from director.report_files.markdown import session_markdown
 from director.report_page.page import session_html
+from director.report_page.phase_strip import phase_strip
 from director.session.files import SessionError, load_manifest
+from director.session.fleet_record import Fleet, StageSpan
 from power_agent.messages import MarkEvent
 
 BOTH = st.lists(st.lists(st.integers(0, 900), min_size=12, max_size=12), min_size=2, max_size=4)
@@ -387,6 +389,30 @@ def test_many_hosts_have_a_page_of_bounded_size(tmp_path: Path) -> None:
     assert len(page) < 3_000_000
     assert "136 more hosts, which used less" in page
     assert np.isfinite([joules(s.energy) for s in phase(summary, "step").hosts]).all()
+
+
+def test_who_marked_is_said_beside_phases_over_time(tmp_path: Path) -> None:
+    write_results(made_training(tmp_path))
+    assert phase_strip(tmp_path, at(0)).who == ["", *(f"node{i} rank {i}" for i in (0, 0, 1, 1, 2, 2))]
+
+
+# Stages
+
+
+def test_the_stage_before_the_measured_one_is_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job ran for ranging from −40 s to −6 s, then for testing, with the marks of both in one file."""
+    spans = [StageSpan(stage="ranging", begin_ns=at(-41), end_ns=at(-5)), StageSpan(stage="testing", begin_ns=at(-2))]
+    fleet = Fleet(state="complete", director_host="a", director_boot_id="", stages=["ranging", "testing"], spans=spans)
+    marked = [Marked("run", -39, -7), Marked("step", -38, -10, 0), Marked("run", 1, 19), Marked("step", 2, 9, 0)]
+    session = made_fleet(tmp_path, {"a": [Meter([100.0] * 20)]}, {("a", 0): marked}, 20, fleet=fleet)
+    summary = write_results(session)
+    found = [(p.name, p.count, p.duration_s) for p in summary.phases]
+    assert found == [("command", 1, 20), ("run", 1, 18), ("step", 1, 7)]
+    assert summary.warnings == []
+    [note] = summary.notes
+    assert note.startswith("stage ranging came first and lasted 36.0 s; no figure here is of it")
+    for text in (table_text(summary, monkeypatch), session_markdown(summary, load_manifest(session))):
+        assert "tage ranging came first" in text
 
 
 # Clocks
