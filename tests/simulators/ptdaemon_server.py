@@ -48,6 +48,7 @@ class Faults:
     garbage: bytes = b""  # once, in place of the next reply
     mute: bool = False  # takes commands and answers none
     refuse_go: bool = False
+    refuses: str = ""  # commands that begin so; empty: none
     hello: str = "Hello, PTDaemon here!"
     rejects_every: int = 0  # each n-th sample is −1
 
@@ -254,6 +255,8 @@ class PtdaemonServer:
     def _answer(self, command: str) -> list[str]:
         with self._lock:
             name, *parts = command.split(",")
+            if self.faults.refuses and command.startswith(self.faults.refuses):
+                return ["Error: refused"]
             if name == "Hello":
                 return [self.faults.hello]
             if name == "Identify":
