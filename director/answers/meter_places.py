@@ -6,6 +6,7 @@ from collections.abc import Sequence, Set
 
 from director.energy.components import Component, may_lie_within
 from director.session.files import SessionError
+from drivers.contract import Scope
 
 
 def check_measured(measures: Sequence[tuple[str, str]], hosts: Sequence[str]) -> None:
@@ -32,17 +33,18 @@ def counted_twice(cut: Sequence[Component], at_work: Set[str]) -> list[str]:
     for component in cut:
         if not component.interconnect:
             of_host.setdefault(component.of_host, []).append(component)
-    meters = [
-        component
-        for host, own in of_host.items()
-        if host not in at_work and all(c.scope in ("wall", "node") for c in own)
-        for component in own
-    ]
-    beside = [c for own in of_host.values() for c in own if any(may_lie_within(c, meter) for meter in meters)]
-    if not beside:
-        return []
-    meter, host = meters[0], beside[0].of_host
-    return [
-        f"the total adds {meter.name} and {beside[0].name}: if that meter measures {host}, the energy of {host} is "
-        f"counted twice; then say so: power-director report --measures {meter.name}={host}"
-    ]
+    meters: dict[Scope, Component] = {}  # one of each scope
+    for host, own in of_host.items():
+        if host not in at_work and all(c.scope in ("wall", "node") for c in own):
+            for component in own:
+                meters.setdefault(component.scope, component)
+    for own in of_host.values():
+        for component in own:
+            meter = next((meters[scope] for scope in meters if may_lie_within(component.scope, scope)), None)
+            if meter is not None:
+                host = component.of_host
+                return [
+                    f"the total adds {meter.name} and {component.name}: if that meter measures {host}, the energy of "
+                    f"{host} is counted twice; then say so: power-director report --measures {meter.name}={host}"
+                ]
+    return []

@@ -84,9 +84,9 @@ def build_tree(channels: Sequence[tuple[str, Channel]], measures: Mapping[str, s
     return components
 
 
-def may_lie_within(inner: Component, outer: Component) -> bool:
-    """Whether the scopes allow that one sees a part of what the other sees."""
-    return outer.scope in _WITHIN.get(inner.scope, ())
+def may_lie_within(inner: Scope, outer: Scope) -> bool:
+    """Whether what is seen of one scope may be a part of what is seen of the other."""
+    return outer in _WITHIN.get(inner, ())
 
 
 def roots(components: Sequence[Component]) -> list[Component]:
