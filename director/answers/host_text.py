@@ -34,6 +34,12 @@ class HostRow:
     kind: str  # "total", "host", "more", "interconnect"
 
 
+def common_host(phases: Sequence[PhaseGroup]) -> str:
+    """`HOST/` where all devices are of one host, whose name then needs no room; else nothing."""
+    hosts = {figure.name.partition("/")[0] for phase in phases for figure in phase.components}
+    return f"{hosts.pop()}/" if len(hosts) == 1 else ""
+
+
 def short_rows(over: OverHosts, phase: HostPhase, group: PhaseGroup, part_label: str) -> list[HostRow]:
     """The total, every host of few or the extremes of many, those without data, and the interconnect."""
     shares = [share for share in phase.hosts if share.energy is not None]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from director.answers.host_text import common_host
 from director.answers.number_text import watts_text
 from director.answers.summary import OverHosts, Scaling, Summary
 from director.report_page import host_data, page_data
 from director.report_page.embed import Header, encode, json_in_html
-from director.report_page.headline import chief_phase, common_host, headline
+from director.report_page.headline import chief_phase, headline
 from director.report_page.phase_strip import Block, Strip, phase_strip
 from director.report_page.plot_data import CAUSES, Envelope, PlotData, plot_data
 from director.report_page.straggler_plot import Lateness, lateness
@@ -55,7 +56,7 @@ def session_html(session: Path, manifest: Manifest, summary: Summary) -> str:
     strip = phase_strip(session, data.origin_ns)
     over = summary.over_hosts
     late = lateness(session, over, data) if isinstance(over, OverHosts) else None
-    panels = _panels(data, late, common_host(summary))
+    panels = _panels(data, late, common_host(summary.phases))
     drawn = [*data.power, *(late.envelopes if late else []), *data.meters, *data.temperatures, *data.clocks]
     headers, values = encode(drawn)
     return render(
