@@ -150,6 +150,8 @@ class MlperfClient:
             try:
                 if lost:
                     self._link.connect()
+                    if self._plan.stop_server:  # which the server forgets with the connection
+                        self._link.expect_ok("stop")
                 self._link.expect_ok(command)
             except LinkFailed as error:
                 if isinstance(error, Refused) or time.monotonic() > deadline:

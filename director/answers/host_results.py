@@ -22,7 +22,7 @@ from director.answers.summary import (
     PhaseGroup,
 )
 from director.energy.component_energy import ComponentEnergy
-from director.energy.components import Component, build_tree, natural, split_interconnect
+from director.energy.components import Component, build_tree, natural, roots, split_interconnect
 from director.energy.group_energy import component_figure, total_figure
 from director.energy.interval_energy import COVERAGE_K
 from director.phases.table import PhaseTable
@@ -40,7 +40,8 @@ def tree_of(channels: Sequence[tuple[str, Channel]], questions: Questions) -> li
         SessionError: a name of the interconnect is none of a device.
     """
     nodes, switches, unknown = split_interconnect(channels, questions.interconnect)
-    tree, apart = build_tree(nodes), build_tree(switches)
+    measures = dict(questions.measures)
+    tree, apart = build_tree(nodes, measures), build_tree(switches)
     for component in apart:
         component.interconnect = True
     powered = {component.host for component in apart} | {component.name for component in apart}
@@ -48,6 +49,10 @@ def tree_of(channels: Sequence[tuple[str, Channel]], questions: Questions) -> li
     if unknown:
         known = names_text([component.name for component in [*tree, *apart]]) or "none"
         raise SessionError(f"--interconnect {unknown[0]}: no such device gives power or energy; there are: {known}")
+    for name in measures:
+        if name not in {component.name for component in tree}:
+            known = names_text([component.name for component in tree]) or "none"
+            raise SessionError(f"--measures {name}: no such device gives power or energy; there are: {known}")
     return [*tree, *apart]
 
 
@@ -89,21 +94,23 @@ def over_hosts(
     manifest: Manifest,
     table: PhaseTable,
     gathered: Gathered,
-    cut: Sequence[Component],
+    tree: Sequence[Component],
     phases: Sequence[PhaseGroup],
     maker: IntervalMaker,
     questions: Questions,
 ) -> OverHosts:
-    """The part of the summary that is about hosts. `cut` is what the total is taken over."""
+    """The part of the summary that is about hosts."""
+    cut = roots(tree)
     of_host: dict[str, list[Component]] = {}
     for component in cut:
         if not component.interconnect:
-            of_host.setdefault(component.host, []).append(component)
+            of_host.setdefault(component.of_host, []).append(component)
     names = sorted((host.name for host in manifest.hosts), key=natural)
     several = gathered.together is not None
     times = {name: _Times(maker.of(name)) for name in names} if several else {}
     switches = [component for component in cut if component.interconnect]
-    hosts = [name for name in names if name in of_host or all(c.host != name for c in switches)]
+    for_others = {c.host for c in switches} | {c.host for c in tree if c.of_host != c.host}
+    hosts = [name for name in names if name in of_host or name not in for_others]
     found = [
         _host_phase(number, table, gathered, of_host, times, hosts, switches, phases[number], questions)
         for number in range(len(phases))

@@ -34,6 +34,12 @@ class HostRow:
     kind: str  # "total", "host", "more", "interconnect"
 
 
+def common_host(phases: Sequence[PhaseGroup]) -> str:
+    """`HOST/` where all devices are of one host, whose name then needs no room; else nothing."""
+    hosts = {figure.name.partition("/")[0] for phase in phases for figure in phase.components}
+    return f"{hosts.pop()}/" if len(hosts) == 1 else ""
+
+
 def short_rows(over: OverHosts, phase: HostPhase, group: PhaseGroup, part_label: str) -> list[HostRow]:
     """The total, every host of few or the extremes of many, those without data, and the interconnect."""
     shares = [share for share in phase.hosts if share.energy is not None]
@@ -148,7 +154,8 @@ def imbalance_facts(phase: HostPhase) -> list[tuple[str, str]]:
 
 def imbalance_text(ratio: Imbalance) -> str:
     """`1.24 ± 0.01, most on node2`."""
-    return f"{figure_text(ratio.ratio, ratio.expanded, '')} × the mean, most on {ratio.host}"
+    text = f"{figure_text(ratio.ratio, ratio.expanded, '')} × the mean"
+    return text if ratio.ratio - 1.0 < 5e-4 else f"{text}, most on {ratio.host}"
 
 
 def _joined_text(joined: JoinedFigures) -> str:

@@ -19,6 +19,7 @@ def figure_text(value: float, expanded: float | None, unit: str) -> str:
     '0 ± 90 J'
     """
     scale, prefix = _prefix(max(abs(value), abs(expanded or 0.0)), unit)
+    unit = unit.replace(" (= ", f" (= {prefix}")  # another name of the unit, which takes the prefix too
     shown = value / scale
     if expanded is None or not math.isfinite(expanded) or expanded <= 0:
         return f"{_four_digits(shown)} {prefix}{unit}".strip()

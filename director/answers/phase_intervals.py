@@ -123,10 +123,10 @@ class IntervalMaker:
         self._shared = np.flatnonzero(shared)
         self._is_shared = [bool(shared[name.phases].all()) for name in names]
 
-    def of(self, host: str) -> HostIntervals:
-        """The intervals for the devices of a host."""
+    def of(self, host: str, measured: str = "") -> HostIntervals:
+        """The intervals for the devices of a host, or for those of them that see another host's power."""
         table, together, rows = self._table, self._together, self._shared
-        number = together.hosts.index(host) if together is not None else -1
+        number = together.hosts.index(measured or host) if together is not None else -1
         if together is not None:
             rows = np.sort(np.concatenate((rows, self._alone.places(number))))
         by_host = table.host_code == (table.hosts.index(host) if host in table.hosts else -1)
@@ -147,7 +147,7 @@ class IntervalMaker:
                 if len(begin) == len(phases):
                     own.append(np.searchsorted(rows, phases))
                 else:
-                    own.append(pile.add(begin, end, name.time_bound_ns, True))
+                    own.append(pile.add(begin, end, name.time_bound_ns, measured in ("", host)))
                 late = waiting(joins, self._of_joins[i].places(number), begin, end)
                 waited.append(pile.add(*union(*late), name.time_bound_ns, False))
         intervals = pile.intervals(self._idle, lambda at: self._bound_at(host, at))

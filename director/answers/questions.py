@@ -13,6 +13,7 @@ class Questions:
     against: Path | None = None  # the session of a smaller run, to scale against
     interconnect: tuple[str, ...] = ()  # HOST/DEVICE or HOST: what measures switches
     interconnect_watts: float | None = None  # an estimate of all switches
+    measures: tuple[tuple[str, str], ...] = ()  # HOST/DEVICE of a meter, and the other host whose power it sees
 
     @property
     def about_interconnect(self) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from director.answers.host_results import Gathered, host_warnings, names_text, over_hosts, told_hosts, tree_of
+from director.answers.meter_places import check_measured, counted_twice
 from director.answers.metrics import session_metrics
 from director.answers.phase_intervals import HostIntervals, IntervalMaker, PhaseName, join_hosts, phase_names
 from director.answers.progress import Step
@@ -28,6 +29,7 @@ from director.energy.group_energy import idle_watts, not_explained, total_figure
 from director.phases.session_phases import read_phases
 from director.phases.table import PhaseTable, write_phases
 from director.session.files import SessionError, load_manifest, lost_files, write_durably
+from director.session.fleet_record import stage_notes
 from director.session.manifest import Manifest, StreamFile
 from director.session.session_clocks import SessionClocks
 from director.session.trace_store import Piece
@@ -57,6 +59,7 @@ def write_results(
     write_phases(session / "phases.parquet", table, None if together is None else together.joined)
     channels = [(h.name, channel) for h in manifest.hosts for file in h.streams for channel in file.stream.channels]
     flaws = [(host, channel, find_flaw(channel)) for host, channel in channels]
+    check_measured(questions.measures, hosts)
     tree = tree_of([(host, channel) for host, channel, flaw in flaws if not flaw], questions)
     cut = roots(tree)
     gathered = Gathered(names, together)
@@ -67,12 +70,12 @@ def write_results(
     maker = IntervalMaker(table, names, idle_ns, together, clocks.bound_at)
     outermost = {component.name for component in cut}
     with EnergyTableWriter(session / "energies.parquet") as writer:
-        of_host: tuple[str, HostIntervals] | None = None
+        made: tuple[tuple[str, str], HostIntervals] | None = None
         for number, component in enumerate(tree):  # one at a time: with many phases each takes much memory
             progress(component.name, number, len(tree))
-            if of_host is None or of_host[0] != component.host:
-                of_host = component.host, maker.of(component.host)
-            intervals = of_host[1]
+            if made is None or made[0] != (component.host, component.measures):
+                made = (component.host, component.measures), maker.of(component.host, component.measures)
+            intervals = made[1]
             sources = _sources(manifest, clocks, component)
             energy = component_energy(component, sources, intervals.intervals, begin_ns)
             writer.write(energy, intervals.phases)
@@ -82,6 +85,7 @@ def write_results(
                 idle[component.name] = watts
             gathered.take(energy, intervals, outermost=component.name in outermost)
     problems += clocks.warnings()
+    twice = counted_twice(cut, _hosts_at_work(manifest, table)) if together is not None else []
     inside = _inside(tree)
     listed = len(tree) * len(names) <= MOST_FIGURES
     phases = [
@@ -95,7 +99,7 @@ def write_results(
     run = next((p for p in phases if p.name == "run"), phases[0])
     workload = manifest.workload
     asked = together is not None or questions.about_interconnect
-    over = over_hosts(manifest, table, gathered, cut, phases, maker, questions) if asked else msgspec.UNSET
+    over = over_hosts(manifest, table, gathered, tree, phases, maker, questions) if asked else msgspec.UNSET
     summary = Summary(
         session=manifest.session,
         label=manifest.label,
@@ -112,8 +116,9 @@ def write_results(
         sampling=_sampling(manifest),
         points=[f"{(p.t_ns - begin_ns) * 1e-9:.3f} s {p.name}" for p in points[:MOST_POINTS]],
         warnings=session_warnings(
-            manifest, tree, phases, run, [*host_warnings(over), *doubts, *problems], told_hosts(over)
+            manifest, tree, phases, run, [*twice, *host_warnings(over), *doubts, *problems], told_hosts(over)
         ),
+        notes=stage_notes(manifest.fleet) if manifest.fleet is not None and workload is not None else [],
         over_hosts=over,
     )
     if questions.against is not None:
@@ -121,6 +126,12 @@ def write_results(
         summary = msgspec.structs.replace(summary, scaling=found)
     write_durably(session / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n")
     return summary
+
+
+def _hosts_at_work(manifest: Manifest, table: PhaseTable) -> set[str]:
+    """Hosts that marked a phase, or ran the command."""
+    marked = {table.hosts[code] for code in np.unique(table.host_code).tolist()}
+    return marked | ({manifest.workload.host} if manifest.workload is not None else set())
 
 
 def _span(manifest: Manifest, clocks: SessionClocks) -> tuple[int, int]:

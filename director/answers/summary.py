@@ -216,5 +216,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     sampling: list[Sampling]
     points: list[str]
     warnings: list[str]
+    notes: list[str] = []  # what is good to know and nothing is wrong with
     over_hosts: OverHosts | msgspec.UnsetType = msgspec.UNSET
     scaling: Scaling | msgspec.UnsetType = msgspec.UNSET

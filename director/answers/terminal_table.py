@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from director.answers.host_table import host_table, print_hosts, print_scaling
+from director.answers.host_text import common_host
 from director.answers.number_text import duration_text, figure_text, share_text, watts_text
 from director.answers.summary import EnergyFigure, Metric, OverHosts, PhaseGroup, Scaling, Summary
 from director.energy.interval_energy import TERMS
@@ -54,6 +55,8 @@ def print_summary(summary: Summary, file: TextIO, *, explain: bool = False) -> N
         console.print("\n[bold]What other channels and methods give[/bold], against what was used")
         console.print(_methods_table(summary.phases[:MOST_PHASES]), "")
     _print_sampling(console, summary)
+    for note in summary.notes:
+        console.print(f"[dim]{_text(note)}[/dim]", soft_wrap=True)
     for warning in summary.warnings[:MOST_WARNINGS]:
         console.print(f"[yellow]warning:[/yellow] {_text(warning)}", soft_wrap=True)
     if len(summary.warnings) > MOST_WARNINGS:
@@ -89,7 +92,7 @@ def _metric_line(metric: Metric, estimate_label: str) -> str:
 
 
 def _energy_table(phases: Sequence[PhaseGroup], estimate_label: str) -> Table:
-    host = _common_host(phases)
+    host = common_host(phases)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("phase", overflow="fold", max_width=24)
     table.add_column("duration", justify="right", no_wrap=True)
@@ -117,12 +120,6 @@ def _energy_table(phases: Sequence[PhaseGroup], estimate_label: str) -> Table:
     return table
 
 
-def _common_host(phases: Sequence[PhaseGroup]) -> str:
-    """`HOST/` where all devices are of one host, whose name then needs no room in a table; else nothing."""
-    hosts = {figure.name.partition("/")[0] for phase in phases for figure in phase.components}
-    return f"{hosts.pop()}/" if len(hosts) == 1 else ""
-
-
 def _figure_cells(figure: EnergyFigure, host: str, estimate_label: str) -> list[str]:
     energy = "not measured"
     if figure.joules is not None:
@@ -148,7 +145,7 @@ def _figures(phase: PhaseGroup) -> list[EnergyFigure]:
 
 def _budget_table(phases: Sequence[PhaseGroup]) -> Table:
     """Standard uncertainties of each phase name, as shares of its energy."""
-    host = _common_host(phases)
+    host = common_host(phases)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("phase", overflow="fold")
     table.add_column("scope", overflow="fold")
@@ -168,7 +165,7 @@ def _budget_table(phases: Sequence[PhaseGroup]) -> Table:
 
 def _methods_table(phases: Sequence[PhaseGroup]) -> Table:
     """How far the energies that were not taken lie from the one that was."""
-    host = _common_host(phases)
+    host = common_host(phases)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("phase", "scope", "used", "others"):
         table.add_column(heading, overflow="fold")

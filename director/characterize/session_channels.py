@@ -135,7 +135,7 @@ def _load_of(session: Path) -> Load:
 
 def _finding(session: Path, manifest: Manifest, host: Host, file: StreamFile, channel: Channel, load: Load) -> Finding:
     rate_hz = file.stream.rate_hz
-    pieces = list(SessionClocks(session, manifest).pieces(host.name, file, [channel]))
+    pieces = [piece for piece in SessionClocks(session, manifest).pieces(host.name, file, [channel]) if len(piece.t_ns)]
     if not pieces:
         return Finding(channel, rate_hz, None, "it was never read")
     t_ns = np.concatenate([piece.t_ns for piece in pieces])
@@ -146,6 +146,8 @@ def _finding(session: Path, manifest: Manifest, host: Host, file: StreamFile, ch
     kept = (t_ns >= load.edges_ns[0] - half_ns) & ((statuses == Status.NEW) | (statuses == Status.STALE))
     kept &= np.concatenate([[True], np.diff(t_ns) > 0])
     t_ns, raw, statuses = t_ns[kept], raw[kept], statuses[kept]
+    if not len(t_ns):
+        return Finding(channel, rate_hz, None, "none of its readings while the load was switched had a value")
     values = raw * channel.scale
     if channel.kind == "counter":
         delta, known = unwrap(channel, timing_of(channel, rate_hz), t_ns.astype(np.float64), raw)

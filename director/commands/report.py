@@ -77,11 +77,20 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several machines")
     text = "a session of the same on fewer ranks or hosts: speed-up, parallel efficiency, energy for the same work"
     group.add_argument("--against", type=Path, metavar="DIR", help=text)
+    text = "this meter, which is read on another host, measures HOST: what HOST measures itself is a part; repeatable"
+    group.add_argument("--measures", action="append", default=[], type=_measures, metavar="HOST/DEVICE=HOST", help=text)
     interconnect = group.add_mutually_exclusive_group()
     text = "this device, or all of this host, measures switches: a row of its own, and in the total; repeatable"
     interconnect.add_argument("--interconnect", action="append", default=[], metavar="HOST[/DEVICE]", help=text)
     text = "an ESTIMATE of all switches, as MLPerf Training takes it: highest power by their makers × share in use"
     interconnect.add_argument("--interconnect-estimate", type=positive, metavar="W", help=text)
+
+
+def _measures(text: str) -> tuple[str, str]:
+    device, equals, host = text.partition("=")
+    if not (equals and host and "/" in device):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST/DEVICE=HOST, such as meters/wall=node1")
+    return device, host
 
 
 def report_options(arguments: argparse.Namespace) -> ReportOptions:
@@ -105,7 +114,12 @@ def _report(arguments: argparse.Namespace, _: list[str]) -> int:
     from director.session.files import SessionError
 
     table = arguments.format == "table"
-    questions = Questions(arguments.against, tuple(arguments.interconnect), arguments.interconnect_estimate)
+    questions = Questions(
+        arguments.against,
+        tuple(arguments.interconnect),
+        arguments.interconnect_estimate,
+        tuple(arguments.measures),
+    )
     options = replace(
         report_options(arguments),
         quiet=arguments.quiet or not table,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from drivers.contract import Channel, Scope
 
@@ -39,6 +38,12 @@ class Component:
     channels: list[Channel] = field(default_factory=list)
     parent: Component | None = None
     interconnect: bool = False  # a switch, which holds nothing else of its host
+    measures: str = ""  # the host whose power it sees; empty: its own
+
+    @property
+    def of_host(self) -> str:
+        """The host whose power it sees."""
+        return self.measures or self.host
 
     @property
     def name(self) -> str:
@@ -56,8 +61,11 @@ class Component:
         return self.scope in _WITHIN
 
 
-def build_tree(channels: Sequence[tuple[str, Channel]]) -> list[Component]:
-    """Components of (host, channel) pairs, power and energy channels only, each with its parent, outermost first."""
+def build_tree(channels: Sequence[tuple[str, Channel]], measures: Mapping[str, str] | None = None) -> list[Component]:
+    """Components of (host, channel) pairs, power and energy channels only, each with its parent, outermost first.
+
+    `measures`: by `host/device`, which other host's power it sees.
+    """
     found: dict[tuple[str, str, Scope], Component] = {}
     for host, channel in channels:
         if channel.quantity not in ("power", "energy") or channel.scope == "none" or channel.kind == "state":
@@ -67,11 +75,18 @@ def build_tree(channels: Sequence[tuple[str, Channel]]) -> list[Component]:
         key = (host, device, channel.scope)
         found.setdefault(key, Component(host, device, channel.scope)).channels.append(channel)
     components = sorted(found.values(), key=lambda c: (natural(c.host), c.host, _depth(c.scope), natural(c.device)))
-    for _, of_host in groupby(components, key=lambda c: c.host):
-        beside = list(of_host)
-        for component in beside:
-            component.parent = _parent(component, beside)
+    beside: dict[str, list[Component]] = {}
+    for component in components:
+        component.measures = (measures or {}).get(component.name, "")
+        beside.setdefault(component.of_host, []).append(component)
+    for component in components:
+        component.parent = _parent(component, beside[component.of_host])
     return components
+
+
+def may_lie_within(inner: Scope, outer: Scope) -> bool:
+    """Whether what is seen of one scope may be a part of what is seen of the other."""
+    return outer in _WITHIN.get(inner, ())
 
 
 def roots(components: Sequence[Component]) -> list[Component]:
@@ -80,8 +95,8 @@ def roots(components: Sequence[Component]) -> list[Component]:
     A component whose place in the tree is unknown stands for all of its host where it is the only one: nothing counts
     twice then.
     """
-    of_host = Counter((c.host, c.interconnect) for c in components)
-    return [c for c in components if c.parent is None and (c.counted or of_host[c.host, c.interconnect] == 1)]
+    of_host = Counter((c.of_host, c.interconnect) for c in components)
+    return [c for c in components if c.parent is None and (c.counted or of_host[c.of_host, c.interconnect] == 1)]
 
 
 def split_interconnect(

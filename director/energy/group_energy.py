@@ -60,7 +60,8 @@ def component_figure(energy: ComponentEnergy, rows: Ints) -> EnergyFigure:
 def total_figure(name: str, parts: Sequence[tuple[Component, EnergyFigure, str]]) -> EnergyFigure | None:
     """Sum over the cut; each part comes with its device model.
 
-    Devices of one model share their error, which adds linearly; others are independent.
+    Devices of one model share their error, which adds linearly, and devices of one host share that of its clock; all
+    else is independent.
     """
     if not parts:
         return None
@@ -69,6 +70,7 @@ def total_figure(name: str, parts: Sequence[tuple[Component, EnergyFigure, str]]
     joules = sum(f.joules or 0.0 for f in figures)
     terms = {term: float(np.sqrt(sum(f.terms.get(term, 0.0) ** 2 for f in figures))) for term in TERMS}
     terms["meter"] = _meter_term(parts)
+    terms["sync"] = _shared([(component.host, figure.terms.get("sync", 0.0)) for component, figure, _ in parts])
     above = [f.above_idle_joules for f in figures]
     mean = [f.mean_watts for f in figures]
     return EnergyFigure(
@@ -92,11 +94,15 @@ def total_figure(name: str, parts: Sequence[tuple[Component, EnergyFigure, str]]
 
 
 def _meter_term(parts: Sequence[tuple[Component, EnergyFigure, str]]) -> float:
-    by_model: dict[str, float] = {}
-    for component, figure, model in parts:
-        key = model or component.name
-        by_model[key] = by_model.get(key, 0.0) + figure.terms.get("meter", 0.0)
-    return float(np.sqrt(sum(u * u for u in by_model.values())))
+    return _shared([(model or component.name, figure.terms.get("meter", 0.0)) for component, figure, model in parts])
+
+
+def _shared(errors: Sequence[tuple[str, float]]) -> float:
+    """Of standard uncertainties with what they come from: linear where that is the same, else in quadrature."""
+    by_source: dict[str, float] = {}
+    for source, u in errors:
+        by_source[source] = by_source.get(source, 0.0) + u
+    return float(np.sqrt(sum(u * u for u in by_source.values())))
 
 
 def not_explained(

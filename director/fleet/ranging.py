@@ -50,10 +50,12 @@ def find_ranges(session: Path) -> dict[str, dict[str, float]]:
 
 
 def _highest(reader: SpoolReader, stream: Stream) -> dict[str, float]:
+    whole = {c.device for c in stream.channels if c.quantity == "power" and c.scope == "wall"}
+    whole |= {c.device for c in stream.channels if c.parent in whole}  # elements of a meter
     wanted = [
         (place, _NAMES[channel.quantity], channel.scale)
         for place, channel in enumerate(stream.channels)
-        if channel.quantity in _NAMES and channel.kind == "gauge" and channel.scope == "wall"
+        if channel.quantity in _NAMES and channel.kind == "gauge" and channel.device in whole
     ]
     highest: dict[str, float] = {}
     if not wanted:

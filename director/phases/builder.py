@@ -40,7 +40,14 @@ class Point:
 
 
 def build(
-    events: Iterable[MarkEvent], *, begin_ns: int, end_ns: int, place: Place, host: str = "", bound_ns: int = 0
+    events: Iterable[MarkEvent],
+    *,
+    begin_ns: int,
+    end_ns: int,
+    place: Place,
+    host: str = "",
+    bound_ns: int = 0,
+    earlier_ns: int | None = None,
 ) -> tuple[PhaseTable, list[str], list[Point]]:
     """Build the table of phases.
 
@@ -49,11 +56,12 @@ def build(
         begin_ns, end_ns: the measured command, on the session's clock.
         place: puts instants there; marks that have no place are left out. Asked of wall times and of named hosts.
         host, bound_ns: where the command ran, and how wrong its edges may be.
+        earlier_ns: where an earlier stage began, whose marks are known to be there, and are left out without a word.
 
     Returns:
         The table, whose row 0 is the command; warnings in plain words; and the points in order of time.
     """
-    builder = _Builder(begin_ns, end_ns, host, bound_ns)
+    builder = _Builder(begin_ns, end_ns, host, bound_ns, begin_ns if earlier_ns is None else earlier_ns)
     for event, t_ns, time_bound_ns in _placed(events, place):
         builder.add(event, t_ns, time_bound_ns)
     return builder.finish()
@@ -114,8 +122,9 @@ class _Codes(dict[str, int]):
 class _Builder:
     """Columns grow as marks come in, one row per begin; what needs all marks to be known waits for `finish`."""
 
-    def __init__(self, begin_ns: int, end_ns: int, host: str, bound_ns: int) -> None:
+    def __init__(self, begin_ns: int, end_ns: int, host: str, bound_ns: int, earlier_ns: int) -> None:
         self._span = (begin_ns, max(begin_ns, end_ns))
+        self._earlier_ns = earlier_ns
         self._warnings = _Warnings()
         self._points: list[Point] = []
         self._names, self._lanes, self._hosts = _Codes({COMMAND: 0}), _Codes({"": 0}), _Codes()
@@ -206,7 +215,7 @@ class _Builder:
         self._describe(row, event)
 
     def _add_point(self, event: MarkEvent, t_ns: int, bound_ns: int) -> None:
-        if not self._span[0] <= t_ns <= self._span[1]:
+        if not min(self._earlier_ns, self._span[0]) <= t_ns <= self._span[1]:
             self._warnings.add("a point outside the measured time", event.name, event.source)
         attributes = dict(event.attributes)
         self._points.append(Point(t_ns, bound_ns, event.name, event.lane, event.index, attributes))
@@ -293,7 +302,8 @@ class _Builder:
         # As where a log goes on from an earlier run, which may have been killed in the middle of a phase.
         alien = (end < self._span[0]) | (begin > self._span[1])
         alien |= (begin < self._span[0]) & ((flags & NEVER_CLOSED) > 0)
-        for row in np.flatnonzero(alien).tolist():
+        of_earlier_stage = (begin >= self._earlier_ns) & (end < self._span[0])
+        for row in np.flatnonzero(alien & ~of_earlier_stage).tolist():
             self._warnings.add("is not of the measured time, and was left out", names[self._name[row]], "")
         for row in np.flatnonzero(outside & ~alien).tolist():
             self._warnings.add("lay outside the measured time, and was cut to it", names[self._name[row]], "")

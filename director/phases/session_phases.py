@@ -66,9 +66,11 @@ def read_phases(
             early = partial(is_early, host.name) if host.name in walls and host.name not in clocks.lost else None
             for event in _events(session, source, host.boot_id, problems, early):
                 yield _of_host(event, host.name) if several else _on_session_clock(event, manifest.replay_clock)
-        yield from _stages(manifest.fleet)
+        if work is None:  # else the command is all that is measured of the last stage
+            yield from _stages(manifest.fleet)
 
     work = manifest.workload
+    stages = manifest.fleet.spans if manifest.fleet is not None else []
     table, found, points = phase_builder.build(
         events(),
         begin_ns=begin_ns,
@@ -76,6 +78,7 @@ def read_phases(
         place=place,
         host=work.host if several and work is not None else "",
         bound_ns=clocks.workload_span()[2],
+        earlier_ns=stages[0].begin_ns if work is not None and len(stages) > 1 else None,
     )
     return table, points, [*warnings, *problems, *found]
 

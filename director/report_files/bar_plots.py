@@ -8,9 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from director.answers.host_text import common_host
 from director.answers.number_text import duration_text, figure_text, share_text
 from director.answers.summary import EnergyFigure, Summary
-from director.report_page.headline import chief_phase, common_host
+from director.report_page.headline import chief_phase
 from director.report_page.page_data import SCOPES, TERMS
 from director.report_page.template import shown
 
@@ -25,7 +26,7 @@ Row = tuple[str, EnergyFigure | None, str, str]  # label, figure, colour, what a
 
 def bar_plots(title: str, summary: Summary) -> Iterator[tuple[str, Figure]]:
     """File names without their ending, and figures."""
-    host, chief = common_host(summary), chief_phase(summary)
+    host, chief = common_host(summary.phases), chief_phase(summary)
     of_sums = "ESTIMATE" if summary.estimate_only else "ESTIMATE in part"
     phases: list[Row] = []
     for phase in summary.phases:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from director.answers.host_text import joined_facts, scaling_facts, short_rows
+from director.answers.host_text import common_host, joined_facts, scaling_facts, short_rows
 from director.answers.number_text import duration_text, figure_text, share_text, watts_text
 from director.answers.summary import EnergyFigure, OverHosts, PhaseGroup, Scaling, Summary
 from director.report_files.markdown_text import escaped, fenced, table
 from director.report_page import page_data
-from director.report_page.headline import common_host, headline
+from director.report_page.headline import headline
 from director.running.series import METRIC_COLUMNS, SeriesResults, metric_rows, olympic_text, run_rows
 from director.session.manifest import Manifest
 
@@ -113,7 +113,7 @@ def _energy_rows(summary: Summary, phase: PhaseGroup) -> list[list[str]]:
         figures = [phase.total, *figures]
     if not figures:
         return [[name, "", "not measured", duration_text(phase.duration_s), "–", "–", "–", "–"]]
-    host = common_host(summary)
+    host = common_host(summary.phases)
     rows = []
     for figure in figures:
         estimate = _label_of_sums(summary) if figure is phase.total else "ESTIMATE"

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from director.answers.host_text import common_host
 from director.answers.summary import Summary
 from director.energy.cells import Floats
-from director.report_page.headline import common_host
 from director.report_page.page_data import SCOPES
 from director.report_page.phase_strip import Block, phase_strip
 from director.report_page.plot_data import CAUSES, Envelope, PlotData, Throttling, plot_data
@@ -37,7 +37,7 @@ def time_plots(session: Path, manifest: Manifest, title: str, summary: Summary) 
     """File names without their ending, and figures."""
     data = plot_data(session, manifest)
     lanes = phase_strip(session, data.origin_ns).rows[1 : 1 + MOST_LANES]  # the first is the whole
-    drawer = _Drawer(data, [lane for lane in lanes if lane], common_host(summary))
+    drawer = _Drawer(data, [lane for lane in lanes if lane], common_host(summary.phases))
     by_scope: dict[str, list[Envelope]] = {}
     for envelope in data.power:
         by_scope.setdefault(envelope.scope, []).append(envelope)

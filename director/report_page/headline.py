@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from director.answers.host_text import common_host
 from director.answers.metrics import JOULES_PER_KWH
 from director.answers.number_text import duration_text, figure_text, share_text
 from director.answers.summary import EnergyFigure, Metric, PhaseGroup, Summary
@@ -27,12 +28,6 @@ class Headline:
 def chief_phase(summary: Summary) -> PhaseGroup:
     """The phase that the main figures stand for: the run, else the whole command."""
     return next((p for p in summary.phases if p.name == "run"), summary.phases[0])
-
-
-def common_host(summary: Summary) -> str:
-    """`HOST/` where all devices are of one host, whose name then needs no room; else nothing."""
-    hosts = {figure.name.partition("/")[0] for phase in summary.phases for figure in phase.components}
-    return f"{hosts.pop()}/" if len(hosts) == 1 else ""
 
 
 def headline(summary: Summary) -> Headline:
@@ -116,6 +111,6 @@ def _trust(summary: Summary, metric: Metric, total: EnergyFigure) -> list[str]:
     if total.coverage < 0.9995:
         told.append(f"{total.coverage:.1%} of the time was measured; the rest is interpolated.")
     devices, _, meaning = summary.scope_of_total.partition(": ")
-    names = ", ".join(name.removeprefix(common_host(summary)) for name in devices.split(", "))
+    names = ", ".join(name.removeprefix(common_host(summary.phases)) for name in devices.split(", "))
     told.append(f"It covers {names}{f' ({meaning})' if meaning else ''}.")
-    return told
+    return told + [f"{note[:1].upper()}{note[1:]}." for note in summary.notes]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from director.answers.host_text import common_host
 from director.answers.number_text import watts_text
 from director.answers.summary import OverHosts, Scaling, Summary
 from director.report_page import host_data, page_data
 from director.report_page.embed import Header, encode, json_in_html
-from director.report_page.headline import chief_phase, common_host, headline
+from director.report_page.headline import chief_phase, headline
 from director.report_page.phase_strip import Block, Strip, phase_strip
 from director.report_page.plot_data import CAUSES, Envelope, PlotData, plot_data
 from director.report_page.straggler_plot import Lateness, lateness
@@ -55,8 +56,8 @@ def session_html(session: Path, manifest: Manifest, summary: Summary) -> str:
     strip = phase_strip(session, data.origin_ns)
     over = summary.over_hosts
     late = lateness(session, over, data) if isinstance(over, OverHosts) else None
-    panels = _panels(data, late, common_host(summary))
-    drawn = [*data.power, *(late.envelopes if late else []), *data.temperatures, *data.clocks]
+    panels = _panels(data, late, common_host(summary.phases))
+    drawn = [*data.power, *(late.envelopes if late else []), *data.meters, *data.temperatures, *data.clocks]
     headers, values = encode(drawn)
     return render(
         "session.html",
@@ -124,16 +125,16 @@ class Line:
 class Panel:
     """One plot."""
 
-    kind: str  # "power", "lateness", "temperature", "clock"
+    kind: str  # "power", "lateness", "meter", "temperature", "clock"
     title: str
     unit: str
     estimate: bool
     lines: list[Line]
 
     @property
-    def heat(self) -> bool:
-        """Whether it stands in the part on temperature and clocks."""
-        return self.kind in ("temperature", "clock")
+    def part(self) -> str:
+        """Which part of the page it begins or goes on: "heat" is about temperature and clocks."""
+        return {"temperature": "heat", "clock": "heat", "meter": "meter"}.get(self.kind, "")
 
     @property
     def description(self) -> str:
@@ -142,14 +143,16 @@ class Panel:
 
 
 def _panels(data: PlotData, late: Lateness | None, host: str) -> list[Panel]:
-    """Plots in the order of the page: power by scope, then temperatures and clocks by unit."""
+    """Plots in the order of the page: power by scope, what meters tell besides, temperatures and clocks by unit."""
     groups: dict[tuple[str, str, str], list[tuple[int, Envelope]]] = {}
     kinds = [("power", data.power), ("lateness", late.envelopes if late else [])]
-    kinds += [("temperature", data.temperatures), ("clock", data.clocks)]
+    kinds += [("meter", data.meters), ("temperature", data.temperatures), ("clock", data.clocks)]
     all_of_them = [(kind, envelope) for kind, envelopes in kinds for envelope in envelopes]
     for number, (kind, envelope) in enumerate(all_of_them):
         title = page_data.SCOPES.get(envelope.scope, envelope.scope) if kind == "power" else kind
-        if kind == "lateness" and late is not None:
+        if kind == "meter":
+            title = page_data.BESIDE_POWER[envelope.quantity]
+        elif kind == "lateness" and late is not None:
             title = f"{shown(late.phase, 40)}: end after the median rank's"
         groups.setdefault((kind, title, envelope.unit), []).append((number, envelope))
     return [
@@ -188,6 +191,7 @@ def _plots(data: PlotData, strip: Strip, panels: Sequence[Panel], headers: Seque
             for p in panels
         ],
         "strip": rows,
+        "who": [shown(name, LONGEST_NAME) for name in strip.who],
         "names": list(names),
         "throttling": [
             {cause: [[round(a, 3), round(b, 3)] for a, b in runs] for cause, runs in t.intervals.items() if runs}

@@ -8,10 +8,10 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from director.answers.host_text import worst_first
+from director.answers.host_text import common_host, worst_first
 from director.answers.number_text import duration_text, figure_text, share_text, watts_text
 from director.answers.summary import EnergyFigure, Metric, PhaseGroup, Summary
-from director.report_page.headline import chief_phase, common_host
+from director.report_page.headline import chief_phase
 from director.report_page.host_data import MOST_BARS, several_hosts, share_figure
 from director.session.manifest import Manifest
 
@@ -36,6 +36,12 @@ SCOPES = {
     "gpu_memory": "GPU memory",
     "rail": "supply rail",
     "battery": "battery",
+}
+BESIDE_POWER = {
+    "voltage": "voltage",
+    "current": "current",
+    "power_factor": "power factor",
+    "uncertainty": "uncertainty of a reading of power, as PTDaemon reckons it",
 }
 WHAT_METRICS_MEAN = {
     "joules-to-train": "energy from the start of the run to its end, without initialisation",
@@ -167,7 +173,7 @@ def metric_text(metric: Metric) -> str:
 
 def phase_bars(summary: Summary) -> list[PhaseBars]:
     """Every phase name with its bars."""
-    host, chief = common_host(summary), chief_phase(summary)
+    host, chief = common_host(summary.phases), chief_phase(summary)
     largest = max((_reach(p.total) for p in summary.phases if p.total is not None), default=0.0)
     found = []
     over = several_hosts(summary)
@@ -223,7 +229,7 @@ def _bar(figure: EnergyFigure | None, host: str, largest: float, kind: str) -> B
 
 def budgets(summary: Summary) -> list[Budget]:
     """Where U comes from: of the chief phase's total, then of its components."""
-    run, host = chief_phase(summary), common_host(summary)
+    run, host = chief_phase(summary), common_host(summary.phases)
     figures = [run.total] if run.total is not None and len(run.components) > 1 else []
     found = []
     for figure in [*figures, *run.components]:
@@ -248,6 +254,11 @@ def budgets(summary: Summary) -> list[Budget]:
 def own_command(summary: Summary, manifest: Manifest) -> str:
     """The command line that measures the same again, as far as the session tells."""
     words = ["power-director", "run"]
+    fleet = manifest.fleet
+    if fleet is not None:
+        words = words if fleet.asker == "local" else ["power-agent", "run"]
+        words += ["--hosts", ",".join(record.host for record in fleet.agents)]
+        words += [word for stage in fleet.stages if len(fleet.stages) > 1 for word in ("--stage", stage)]
     words += ["--label", summary.label] if summary.label else []
     if manifest.idle_ns:
         begin, end = manifest.idle_ns[0]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from director.energy.cells import Ints
 
-MOST_ROWS = 6
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_ROWS = 9
 MOST_BLOCKS = 400  # in a row: those that last longer stand alone, the rest is gathered in as many stretches of time
 
 
@@ -29,6 +33,7 @@ class Strip:
     """The rows, the whole command first, then the lanes that lasted longest, outer phases before inner ones."""
 
     rows: list[list[Block]]
+    who: list[str]  # marked each row: "node2 rank 1", "rank 1"; empty where there is one lane, or it has no name
     rows_left_out: int
 
 
@@ -36,7 +41,9 @@ def phase_strip(session: Path, origin_ns: int) -> Strip:
     """Read `phases.parquet`."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(session / "phases.parquet", columns=["name", "index", "begin_ns", "end_ns", "depth", "lane"])
+    columns = ["name", "index", "begin_ns", "end_ns", "depth", "lane", "rank"]
+    schema = pq.read_schema(session / "phases.parquet")
+    table = pq.read_table(session / "phases.parquet", columns=[*columns, *({"host"} & set(schema.names))])
     name, lane = (table.column(c).combine_chunks() for c in ("name", "lane"))
     index = table.column("index").fill_null(-1).to_numpy()
     begin, end = (table.column(c).to_numpy() - origin_ns for c in ("begin_ns", "end_ns"))
@@ -47,11 +54,20 @@ def phase_strip(session: Path, origin_ns: int) -> Strip:
     lasting = np.bincount(lanes, weights=(end - begin)[1:] * (depth[1:] == depth[1:].min(initial=0)))
     order = sorted(np.unique(lanes).tolist(), key=lambda i: (-lasting[i], str(lane.dictionary[i])))
     keys = [(i, d) for i in order for d in np.unique(depth[1:][lanes == i]).tolist()] if len(begin_of) else []
+    shown = keys[: MOST_ROWS - 1]
+    who = [_who(table, int(np.flatnonzero(lane_code == i)[-1])) if len(order) > 1 else "" for i, _ in shown]
     rows = [np.zeros(1, np.int64)]
-    rows += [np.flatnonzero((lane_code == i) & (depth == d)) for i, d in keys[: MOST_ROWS - 1]]
+    rows += [np.flatnonzero((lane_code == i) & (depth == d)) for i, d in shown]
     rows = [row[row > 0] if number else row for number, row in enumerate(rows)]
     blocks = [_blocks(row, code, names, index, begin, end) for row in rows]
-    return Strip(blocks, max(len(keys) - (MOST_ROWS - 1), 0))
+    return Strip(blocks, ["", *who], len(keys) - len(shown))
+
+
+def _who(table: pa.Table, row: int) -> str:
+    """Host and rank of a phase, as far as they are said."""
+    host = table.column("host")[row].as_py() if "host" in table.column_names else None
+    rank = table.column("rank")[row].as_py()
+    return " ".join(filter(None, [host, "" if rank is None else f"rank {rank}"]))
 
 
 def _blocks(row: Ints, code: Ints, names: np.ndarray, index: Ints, begin: Ints, end: Ints) -> list[Block]:

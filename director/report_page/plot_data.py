@@ -1,4 +1,6 @@
-"""What plots of a session show: envelopes of power, temperature and clocks, cut from traces in bounded memory.
+"""What plots of a session show: envelopes of power, what meters tell besides, temperature and clocks.
+
+They are cut from traces in bounded memory.
 
 An envelope divides the time into equal bins and gives for each the least, mean and largest value, so that a peak of
 one reading is seen however many readings a bin holds. Power is cut by the same code as energies are: readings are
@@ -26,13 +28,14 @@ from drivers.contract import Channel, Scope, Status
 
 # Numbers per kind of plot, least, mean and largest: with those a page stays below 3 MB even where none compresses.
 MOST_POWER_VALUES = 840_000
-MOST_OTHER_VALUES = 120_000
+MOST_OTHER_VALUES = 80_000
 MOST_BINS = 32_768  # of one envelope: more than any screen has columns, many times over
 BINS_PER_READING = 4  # so that the edges of bins move those of readings by little
 MOST_ENVELOPES = 64  # of one kind
 MOST_INTERVALS = 500  # of throttling, per device and cause
 BESIDE_NS = 60_000_000_000  # shown before and after the work and its baseline, where there are readings
 
+BESIDE_POWER = ("voltage", "current", "power_factor", "uncertainty")
 CAUSES = ("heat", "power limit", "hardware")
 # Bits of nvmlClocksEventReasons (nvml.h). 8, a slowdown by the hardware, has no cause of its own where a bit says why.
 _NVML_CAUSES = {"heat": 0x20 | 0x40, "power limit": 0x04 | 0x80 | 0x200, "hardware": 0x08 | 0x400}
@@ -47,6 +50,7 @@ class Envelope:
     channel: str  # that it is drawn from: "nvml/gpu0/power_instant"
     device: str  # "node0/gpu0"
     scope: Scope
+    quantity: str
     unit: str
     estimate: bool
     begin_ns: int  # left edge of the first bin, from the origin
@@ -80,6 +84,7 @@ class PlotData:
     power: list[Envelope] = field(default_factory=list)  # outermost components first, as in the summary
     temperatures: list[Envelope] = field(default_factory=list)
     clocks: list[Envelope] = field(default_factory=list)
+    meters: list[Envelope] = field(default_factory=list)  # what those that give power tell besides
     throttling: list[Throttling] = field(default_factory=list)
     left_out: int = 0  # channels beyond the most that are drawn of one kind
 
@@ -102,6 +107,8 @@ def plot_data(session: Path, manifest: Manifest) -> PlotData:
     plain = [c for c in channels if c[2].kind == "gauge" and not find_flaw(c[2])]
     temperatures = _sorted([c for c in plain if c[2].quantity == "temperature"])
     clocks = _sorted([c for c in plain if c[2].quantity == "frequency"])
+    powered = {(component.host, channel.device) for component in tree for channel in component.channels}
+    meters = _sorted([c for c in plain if c[2].quantity in BESIDE_POWER and (c[0], c[2].device) in powered])
     cutter = _Cutter(session_clocks, *span)
     power = []
     for component, candidates in list(zip(tree, by_component, strict=True))[:MOST_ENVELOPES]:
@@ -114,12 +121,13 @@ def plot_data(session: Path, manifest: Manifest) -> PlotData:
         for c in _sorted([c for c in channels if c[2].quantity == "throttle"])
         if c[2].kind == "state"
     ]
-    kinds = (tree, temperatures, clocks)
+    kinds = (tree, temperatures, clocks, meters)
     return replace(
         data,
         power=power,
         temperatures=cutter.envelopes(temperatures),
         clocks=cutter.envelopes(clocks),
+        meters=cutter.envelopes(meters),
         throttling=throttling[:MOST_ENVELOPES],
         left_out=sum(max(len(kind) - MOST_ENVELOPES, 0) for kind in kinds),
     )
@@ -197,6 +205,7 @@ class _Cutter:
             channel=channel.name,
             device=f"{host}/{channel.device}",
             scope=channel.scope,
+            quantity=channel.quantity,
             unit=channel.unit if channel.kind == "gauge" else "W",
             estimate=channel.estimate,
             begin_ns=self.begin_ns,

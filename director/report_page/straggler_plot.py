@@ -78,6 +78,7 @@ def _envelope(straggler: Straggler, begin_ns: Ints, end_ns: Ints, late_ms: Float
         channel="end after the median end",
         device=straggler.host,
         scope="none",
+        quantity="lateness",
         unit="ms",
         estimate=False,
         begin_ns=data.begin_ns,

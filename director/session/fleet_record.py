@@ -121,6 +121,16 @@ def fleet_notices(fleet: Fleet, told_hosts: Collection[str] = ()) -> list[str]:
     return notices
 
 
+def stage_notes(fleet: Fleet) -> list[str]:
+    """Of a job that was run in several stages, which of them the figures are of."""
+    earlier = [span for span in fleet.spans[:-1] if span.end_ns is not None]
+    return [
+        f"stage {span.stage} came first and lasted {((span.end_ns or 0) - span.begin_ns) * 1e-9:.1f} s; no figure here "
+        f"is of it, all are of stage {fleet.spans[-1].stage}"
+        for span in earlier
+    ]
+
+
 def _agent_notices(record: AgentRecord, origin_ns: int, *, ended: bool) -> Iterator[str]:
     if not record.agent:
         yield f"{record.host}: its agent was never heard; nothing of this host was measured"

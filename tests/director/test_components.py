@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from director.answers.summary import EnergyFigure
 from director.energy.components import Component, build_tree, children, roots
+from director.energy.group_energy import total_figure
 from drivers.contract import Channel, Scope
 
 
@@ -108,3 +111,27 @@ def test_no_root_lies_in_another(devices: list[tuple[Scope, int]]) -> None:
             assert (component in roots(components)) == (component.parent is None)
     if any(scope == "wall" for scope, _ in devices):
         assert {c.scope for c in roots(components)} <= {"wall"}
+
+
+def test_devices_of_one_host_share_the_error_of_its_clock() -> None:
+    """sync: 3 + 4 on one host, 24 on the other; edge: all apart."""
+    parts = []
+    for host, device, sync in (("a", "gpu0", 3.0), ("a", "gpu1", 4.0), ("b", "gpu0", 24.0)):
+        figure = EnergyFigure(
+            name=f"{host}/{device}",
+            scope="gpu",
+            method="integrated",
+            joules=1000.0,
+            expanded_joules=0.0,
+            mean_watts=1.0,
+            peak_watts=None,
+            coverage=1.0,
+            estimate=False,
+            accuracy_known=True,
+            terms={"sync": sync, "edge": 1.0},
+        )
+        parts.append((Component(host, device, "gpu"), figure, "H100"))
+    total = total_figure("total", parts)
+    assert total is not None and total.terms["sync"] == pytest.approx((7**2 + 24**2) ** 0.5)
+    assert total.terms["edge"] == pytest.approx(3**0.5)
+    assert total.expanded_joules == pytest.approx(2 * (7**2 + 24**2 + 3) ** 0.5)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_fleet_session import Marked, Meter, made_fleet, made_training
+from made_fleet_session import Marked, Meter, at, made_fleet, made_training
 
 from director.answers.phase_intervals import IntervalMaker, join_hosts, phase_names
 from director.answers.phase_totals import phase_totals
@@ -28,7 +28,10 @@ from director.phases.builder import build
 from director.report_files.csv_rows import session_csv
 from director.report_files.markdown import session_markdown
 from director.report_page.page import session_html
+from director.report_page.phase_strip import phase_strip
 from director.session.files import SessionError, load_manifest
+from director.session.fleet_record import Fleet, StageSpan
+from director.session.manifest import Workload
 from power_agent.messages import MarkEvent
 
 BOTH = st.lists(st.lists(st.integers(0, 900), min_size=12, max_size=12), min_size=2, max_size=4)
@@ -387,6 +390,78 @@ def test_many_hosts_have_a_page_of_bounded_size(tmp_path: Path) -> None:
     assert len(page) < 3_000_000
     assert "136 more hosts, which used less" in page
     assert np.isfinite([joules(s.energy) for s in phase(summary, "step").hosts]).all()
+
+
+def test_who_marked_is_said_beside_phases_over_time(tmp_path: Path) -> None:
+    write_results(made_training(tmp_path))
+    assert phase_strip(tmp_path, at(0)).who == ["", *(f"node{i} rank {i}" for i in (0, 0, 1, 1, 2, 2))]
+
+
+# Meters that are read on another host
+
+
+def metered_elsewhere(session: Path) -> Path:
+    """A host that does nothing else reads a wall meter of node0, 300 W; GPUs of node0 and node1 draw 200 and 100 W."""
+    meters = {
+        "meters": [Meter([300.0] * 20)],
+        "node0": [Meter([200.0] * 20, device="gpu0", scope="gpu")],
+        "node1": [Meter([100.0] * 20, device="gpu0", scope="gpu")],
+    }
+    steps = {("node0", 0): [Marked("step", 1, 11, 0)], ("node1", 1): [Marked("step", 1, 15, 0)]}
+    work = Workload(argv=["train"], cwd="/", host="node0", started_ns=at(0), ended_ns=at(20), exit_code=0)
+    return made_fleet(session, meters, steps, 20, workload=work)
+
+
+def test_a_meter_that_may_count_twice_is_told(tmp_path: Path) -> None:
+    summary = write_results(metered_elsewhere(tmp_path))
+    assert total(summary).joules == pytest.approx(20 * 600)
+    assert "the total adds meters/wall and node0/gpu0" in summary.warnings[0]
+    assert "report --measures meters/wall=node0" in summary.warnings[0]
+
+
+def test_a_meter_on_another_host_stands_for_the_host_that_it_measures(tmp_path: Path) -> None:
+    questions = Questions(measures=(("meters/wall", "node0"),))
+    summary = write_results(metered_elsewhere(tmp_path), questions=questions)
+    assert total(summary).joules == pytest.approx(20 * (300 + 100))
+    assert over(summary).hosts == ["node0", "node1"] and over(summary).without_data == []
+    assert joules(share(summary, "command", "node0").energy) == pytest.approx(20 * 300)
+    step = share(summary, "step", "node0")
+    assert (joules(step.own), joules(step.waiting)) == (pytest.approx(10 * 300), pytest.approx(4 * 300))
+    [rest] = next(p for p in summary.phases if p.name == "command").not_explained
+    assert (rest.name, rest.joules) == ("meters/wall not explained", pytest.approx(20 * 100))
+    assert not any("counted twice" in warning for warning in summary.warnings)
+
+
+def test_what_no_meter_measures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = str(metered_elsewhere(tmp_path))
+    for said, told in (
+        ("meters/wall=node7", "the session has no host node7; it has meters, node0, node1"),
+        ("meters/plug=node0", "no such device gives power or energy; there are: meters/wall"),
+        ("meters=node0", "is not HOST/DEVICE=HOST"),
+    ):
+        assert main(["report", session, "--measures", said]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["report", session, "--measures", "meters/wall=node0", "--measures", "meters/wall=node1"]) == 2
+    assert "it can be one" in capsys.readouterr().err
+
+
+# Stages
+
+
+def test_the_stage_before_the_measured_one_is_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job ran for ranging from −40 s to −6 s, then for testing, with the marks of both in one file."""
+    spans = [StageSpan(stage="ranging", begin_ns=at(-41), end_ns=at(-5)), StageSpan(stage="testing", begin_ns=at(-2))]
+    fleet = Fleet(state="complete", director_host="a", director_boot_id="", stages=["ranging", "testing"], spans=spans)
+    marked = [Marked("run", -39, -7), Marked("step", -38, -10, 0), Marked("run", 1, 19), Marked("step", 2, 9, 0)]
+    session = made_fleet(tmp_path, {"a": [Meter([100.0] * 20)]}, {("a", 0): marked}, 20, fleet=fleet)
+    summary = write_results(session)
+    found = [(p.name, p.count, p.duration_s) for p in summary.phases]
+    assert found == [("command", 1, 20), ("run", 1, 18), ("step", 1, 7)]
+    assert summary.warnings == []
+    [note] = summary.notes
+    assert note.startswith("stage ranging came first and lasted 36.0 s; no figure here is of it")
+    for text in (table_text(summary, monkeypatch), session_markdown(summary, load_manifest(session))):
+        assert "tage ranging came first" in text
 
 
 # Clocks

@@ -106,6 +106,7 @@ def test_olympic_of_few_runs() -> None:
 def test_figures_show_no_more_digits_than_they_have() -> None:
     assert figure_text(12345.6, 432.1, "J") == "12.35 ± 0.43 kJ"
     assert figure_text(0.0012345, None, "J") == "1.234 mJ"
+    assert figure_text(0.002, 0.0001, "sample/J (= sample/s/W)") == "2.00 ± 0.10 msample/J (= msample/s/W)"
     assert figure_text(5.0, 0.0, "s") == "5.000 s"
     assert figure_text(0.0, 3.0, "J") == "0.0 ± 3.0 J"
     assert figure_text(1.0, 900.0, "J") == "1 ± 900 J"

@@ -223,6 +223,11 @@ def test_a_fault_planted_into_training_results_is_the_only_one_found(
     assert all(one.text and one.reference for one in found)
 
 
+def test_a_node_that_reads_nothing_but_zero_has_no_lag(benchmark: Path) -> None:
+    written(NODE, power_text([START_MS + 1000 * s for s in range(300)], lambda t: 0.0))(benchmark)
+    assert "clock-lag" not in {one.rule for one in audited(benchmark)}
+
+
 def test_a_run_of_less_than_sixty_samples(benchmark: Path) -> None:
     too_few(benchmark)
     found = audited(benchmark)

@@ -227,6 +227,13 @@ def test_a_driver_without_the_power_of_the_machine_is_refused() -> None:
         DriverSource("yokogawaa", {}).open(SessionLog())
 
 
+def test_of_several_outlets_none_is_taken_for_the_machine(tmp_path: Path) -> None:
+    trace = tmp_path / "pdu.csv"
+    trace.write_text("t_s,wall1_watts,wall2_watts\n0,250,100\n1,250,100\n")
+    with pytest.raises(MeterFailed, match=r"2 machines or outlets.*replay/wall1/wall1_watts, replay/wall2/wall2_watts"):
+        DriverSource("replay", {"path": str(trace)}).open(SessionLog())
+
+
 # ---- the command
 
 

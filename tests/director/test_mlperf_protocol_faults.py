@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meter_core import MeterCore
+from meter_wire import TcpMeter
+from metered_load import SquareLoad
 from mlperf_bench import (
     CLIENT_UUID,
     FAST_S,
@@ -20,13 +25,15 @@ from mlperf_bench import (
     wait_for_text,
 )
 from ptdaemon_server import Load, PtdaemonServer
+from yokogawa_meter import Wt300
 
 from director.mlperf.protocol.conversation import MAX_MISTAKES, Conversation
 from director.mlperf.protocol.desk import Desk
 from director.mlperf.protocol.driver_meter import DriverSource
-from director.mlperf.protocol.meter import SampleFile
+from director.mlperf.protocol.meter import RangesAsked, SampleFile
 from director.mlperf.protocol.ptd_meter import PtdSource
 from director.mlperf.protocol.server import MAX_CONNECTIONS
+from director.mlperf.protocol.session_log import SessionLog
 from drivers.line_socket import Closed, LineSocket
 from power_agent.mlperf_protocol import CLIENT_GREETING, SERVER_GREETING
 
@@ -177,6 +184,46 @@ def test_a_full_disk_holds_up_nothing(tmp_path: Path) -> None:
     assert samples.lost_lines == 0
     assert bytes(samples._waiting) == b"a\nb\n"
     samples.close()
+    assert samples.lost_lines == 2, "nothing took them"
+
+
+def test_what_a_full_disk_did_not_take_is_written_at_the_end(tmp_path: Path) -> None:
+    samples = SampleFile(Path("/dev/full"))
+    with pytest.raises(OSError, match="No space left"):
+        samples.write(["a", "b"])
+    disk = os.open(tmp_path / "spl.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(disk, samples._fd)  # as if there were room again
+    samples.close()
+    os.close(disk)
+    assert (samples.lost_lines, (tmp_path / "spl.txt").read_text()) == (0, "a\nb\n")
+
+
+def test_a_range_that_is_refused_at_the_end_keeps_no_other_from_being_set(bench: Bench) -> None:
+    with bench.serving() as server, Client(server) as client:
+        name = client.new()
+        assert client.say("session,*,start,testing,239,4") == "OK"
+        bench.ptd.faults.refuses = "SR,V"
+        assert client.say("session,*,stop,testing") == "OK"
+        assert client.say("session,*,done") == "OK"
+    assert bench.ptd.amperes == 20.0
+    assert any("initial range of V" in note for note in description(bench.output / name, "server")["notes"])
+
+
+def test_a_meter_of_ours_that_is_lost_keeps_the_ranges_of_its_stage(tmp_path: Path) -> None:
+    core = MeterCore(time.monotonic, [SquareLoad(400.0, 400.0)], volts_range=300.0, amperes_range=20.0)
+    with contextlib.closing(TcpMeter(Wt300(core))) as line:
+        source = DriverSource("wt310e", {"port": line.place, "volts": "230", "amps": "10"}, tail_s=0.0)
+        meter = source.open(SessionLog())
+        samples = SampleFile(tmp_path / "spl.txt")
+        meter.begin("testing", "mark", samples, RangesAsked("230", "2"))
+        assert core.amperes_range == 2.0
+        line.drop()
+        core.amperes_range = 20.0  # as a meter that was without current
+        wait_for(lambda: core.amperes_range != 20.0)
+        assert core.amperes_range == 2.0
+        meter.end()
+        samples.close()
+        meter.close()
 
 
 # ---- hostile clients

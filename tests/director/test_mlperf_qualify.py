@@ -17,8 +17,9 @@ from director.answers.results import write_results
 from director.cli import main
 from director.mlperf.qualify.live import LiveTest, record
 from director.mlperf.qualify.meter_test import QualifyRefused, qualify
+from director.session.files import load_manifest, store_manifest
 from director.session.manifest import PhaseSource
-from drivers.contract import Accuracy, Channel
+from drivers.contract import Accuracy, Channel, Status
 
 NS = 1_000_000_000
 MARKS = [PhaseSource(kind="marks", file="marks")]
@@ -132,7 +133,7 @@ def test_a_load_that_ends_too_early_makes_no_test(tmp_path: Path, capfd: pytest.
 def test_a_meter_that_is_not_there_costs_no_time(tmp_path: Path) -> None:
     test = live_test(tmp_path, [("half", "sleep 9"), ("full", "sleep 9")])
     (tmp_path / "meter.csv").unlink()
-    with pytest.raises(QualifyRefused, match="no meter here has a power channel replay/node") as error:
+    with pytest.raises(QualifyRefused, match="no meter here has a channel replay/node") as error:
         record(test)
     assert "replay:meter" in str(error.value) and not test.output.exists()  # type: ignore[union-attr]
 
@@ -150,7 +151,10 @@ def test_a_meter_that_is_not_there_costs_no_time(tmp_path: Path) -> None:
         (["--load", "half=x", "--load", "full=y"], "needs --channel and --reference-channel"),
         (["--load", "half=x", "--load", "full=y", "--channel", "c", "--reference-channel", "c"], "its own reference"),
         (["--load", "half=no-such", "--load", "full=y", "--channel", "c", "--reference-channel", "d"], "not found"),
-        (["--load", "h=true", "--load", "f=true", "--channel", "c", "--reference-channel", "d"], "power channel c"),
+        (
+            ["--load", "h=true", "--load", "f=true", "--channel", "c", "--reference-channel", "d"],
+            "no meter here has a channel c of power",
+        ),
     ],
 )
 def test_options_that_contradict_each_other(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,6 +200,27 @@ def test_two_channels_of_a_session_at_its_phases(tmp_path: Path, capsys: pytest.
     assert "its own reference" in capsys.readouterr().err
     assert main(["qualify", session, session, *names, *levels[:4], "--level", "command"]) == 2
     assert "must be disjoint" in capsys.readouterr().err
+
+
+def test_an_energy_counter_is_a_meter_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole mJ, more of them than a double holds exactly; a reading inside a minute is missing."""
+    session = made(tmp_path)
+    kind = {"device": "pdu", "scale": 0.001, "update_period_s": 1.0, "stamped": True}
+    counter = Channel(name="pdu/energy", quantity="energy", unit="J", kind="counter", scope="node", **kind)  # type: ignore[arg-type]
+    times = np.arange(1200, dtype=np.int64)
+    counts = 2**60 + 1 + np.cumsum([round(1000 * reading(t, MORE)) for t in times.tolist()], dtype=np.int64)
+    statuses = np.zeros(1200, np.uint8)
+    statuses[430] = Status.MISSING
+    file = made_stream(session, [counter], times * NS, [counts], rate_hz=1.0, statuses=[statuses], number=1)
+    manifest = load_manifest(session)
+    manifest.hosts[0].streams.append(file)
+    store_manifest(session, manifest)
+    names = ["--channel", "pdu/energy", "--reference-channel", "meter/wall/power"]
+    levels = ["--level", "idle", "--level", "half", "--level", "full"]
+    assert main(["qualify", str(session), str(session), *names, *levels, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [level["difference_percent"] for level in found["levels"]] == pytest.approx([3.0, 1.0, 0.6], rel=1e-6)
+    assert found["levels"][1]["meter"]["minutes"] == pytest.approx([300.0 + more for more in MORE], rel=1e-6)
 
 
 def test_what_does_not_cover_a_level_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,13 @@ def test_strict_finds_uncertainty_that_the_official_tolerance_hides(copy: Path) 
     assert found.outcome == "FAIL" and "1.51%" in found.text
 
 
+def test_strict_does_not_pass_what_nobody_checked(copy: Path) -> None:
+    log = copy / "power" / "ptd_logs.txt"
+    change(log, lambda text: "".join(x for x in text.splitlines(keepends=True) if "Uncertainty checking" not in x))
+    found = outcome(strict_checks(copy, V4_1), "Uncertainty")
+    assert found.outcome == "FAIL" and "does not say that uncertainty was checked" in found.text
+
+
 def test_strict_finds_an_error_behind_a_warning(copy: Path) -> None:
     log = copy / "power" / "ptd_logs.txt"
     insert_warning(log, load_instant(copy, 300), "Something small")

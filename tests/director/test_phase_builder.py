@@ -125,6 +125,14 @@ def test_what_reaches_outside_is_cut_to_the_measured_time_and_what_lies_there_is
     assert sorted(text[:7] for text in left_out) == ['1 × "b"', '1 × "c"', '1 × "d"']
 
 
+def test_what_lies_in_an_earlier_stage_is_left_out_without_a_word() -> None:
+    inside = (begin(500, "run"), end(900, "run"), MarkEvent(t_ns=600, clock="monotonic", op="point", name="p"))
+    outside = (begin(10, "run"), end(20, "run"), begin(1100, "run"), end(1200, "run"))
+    table, warnings, points = build([*inside, *outside], begin_ns=BEGIN, end_ns=END, place=place, earlier_ns=400)
+    assert rows(table) == [("run", 1100, 1200, -1, 0)] and points == []
+    assert warnings == ['1 × "run": is not of the measured time, and was left out']
+
+
 def test_phases_that_overlap_are_flagged_both_and_nest_where_they_fit() -> None:
     marks = [("outer", 1100, 1900), ("a", 1200, 1500), ("b", 1400, 1700), ("in b", 1600, 1650), ("alone", 1800, 1850)]
     table, _, _ = table_of(

@@ -197,6 +197,28 @@ def test_a_peak_of_a_second_stays_in_an_hour(tmp_path: Path) -> None:
     assert peak_s.max() == pytest.approx(3600 * SPIKE_SHARE + 1, abs=0.3)
 
 
+def test_what_a_meter_tells_besides_power_is_drawn_and_what_others_tell_is_not(tmp_path: Path) -> None:
+    own = meter().device
+    kinds = [
+        (own, "voltage", "V"),
+        (own, "power_factor", ""),
+        (own, "uncertainty", "%"),
+        ("fan", "voltage", "V"),
+    ]
+    beside = [
+        Channel(name=f"m/{d}/{q}", device=d, quantity=q, unit=u, kind="gauge", scope="none", window_s=1.0)  # type: ignore[arg-type]
+        for d, q, u in kinds
+    ]
+    t_ns = ORIGIN_NS + (np.arange(60) + 1) * S
+    values = [np.full(60, value) for value in (200.0, 230.0, 0.95, 0.4, 12.0)]
+    file = made_stream(tmp_path, [meter(), *beside], t_ns, values, rate_hz=1.0)
+    manifest = made_manifest(tmp_path, [file], (at(0), at(60)))
+    found = {(e.quantity, e.unit): float(np.nanmean(e.mean)) for e in plot_data(tmp_path, manifest).meters}
+    assert found == pytest.approx({("voltage", "V"): 230.0, ("power_factor", ""): 0.95, ("uncertainty", "%"): 0.4})
+    html = page(tmp_path)
+    assert "What meters tell besides" in html and '<figcaption>Power factor <span class="unit"></span>' in html
+
+
 def test_mean_times_width_is_the_energy(tmp_path: Path) -> None:
     file = each_second(tmp_path, 100 + 50 * np.sin(np.arange(600) / 9))
     manifest = made_manifest(tmp_path, [file], (at(100), at(500)))
@@ -237,7 +259,7 @@ def test_when_and_why_clocks_were_held_back(tmp_path: Path) -> None:
 
 
 def envelope(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> Envelope:
-    return Envelope("a", "c", "d", "gpu", "W", False, 0, 1e9, mean - low, mean, mean + high)
+    return Envelope("a", "c", "d", "gpu", "power", "W", False, 0, 1e9, mean - low, mean, mean + high)
 
 
 def decode(header: Header, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

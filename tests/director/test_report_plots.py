@@ -107,7 +107,7 @@ def test_columns_keep_peaks_means_and_gaps() -> None:
     most = mean + 1
     most[3001] = PEAK_WATTS
     mean[3001] = 400.0
-    envelope = Envelope("a", "c", "d", "gpu", "W", False, 0, 1e9, mean - 1, mean, most)
+    envelope = Envelope("a", "c", "d", "gpu", "power", "W", False, 0, 1e9, mean - 1, mean, most)
     edges_s, least, middle, top = columns(envelope)
     assert (len(edges_s), edges_s[0], edges_s[-1]) == (MOST_COLUMNS + 1, 0.0, bins)
     assert np.isnan(middle[200:400]).all() and np.isnan(least[200:400]).all() and np.isfinite(middle[400:]).all()

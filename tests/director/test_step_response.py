@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_session import made_manifest, made_marks, made_stream
 
+from director.answers.results import write_results
 from director.characterize.load import Load
+from director.characterize.session_channels import read_session
 from director.characterize.step_response import CannotTell, StepResponse, step_response
-from drivers.contract import Status
+from director.session.manifest import PhaseSource
+from drivers.contract import Channel, Status
 
 S = 1e9
 
@@ -187,3 +192,17 @@ def test_missing_readings_are_left_out() -> None:
     values[lost], statuses[lost] = np.nan, Status.MISSING
     found = step_response(t_ns, values, statuses, kind="gauge", stamped=False, load=load)
     assert abs(found.delay_s - 0.3) <= found.delay_u_s and abs(found.window_s - 1.0) <= found.window_u_s
+
+
+def test_a_counter_without_a_value_is_told_and_not_worked_out(tmp_path: Path) -> None:
+    counter = Channel(name="m/energy", device="m", quantity="energy", unit="J", kind="counter", scope="node")
+    t_ns = np.arange(100, dtype=np.int64) * 10**9
+    missing = np.full(100, Status.MISSING, np.uint8)
+    file = made_stream(tmp_path, [counter], t_ns, [np.zeros(100, np.int64)], rate_hz=1.0, statuses=[missing])
+    loads = [("load", (10 * i) * 10**9, (10 * i + 5) * 10**9) for i in range(1, 9)]
+    made_marks(tmp_path, loads)
+    sources = [PhaseSource(kind="marks", file="marks")]
+    made_manifest(tmp_path, [file], (0, 99 * 10**9), phase_sources=sources)
+    write_results(tmp_path)
+    [finding] = read_session(tmp_path).findings
+    assert finding.response is None and "had a value" in finding.reason

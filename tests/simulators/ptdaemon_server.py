@@ -1,7 +1,8 @@
 """A PTDaemon that measures a made-up load, over real sockets: ranges, clipping, uncertainty, samples, and its logs.
 
-Run as the program that MLPerf's scripts start: python ptdaemon_server.py -l LOG -p PORT [-c 1,3] [-y] TYPE DEVICE. Its
-log goes to standard output, a line at a time. What it says is worded as in logs published with MLPerf results.
+Run as the program that MLPerf's scripts start: python ptdaemon_server.py -l LOG -p PORT [-c FIRST[,LAST]] [-y] TYPE
+DEVICE. Its log goes to standard output, a line at a time. What it says is worded as in logs published with MLPerf
+results.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Faults:
     garbage: bytes = b""  # once, in place of the next reply
     mute: bool = False  # takes commands and answers none
     refuse_go: bool = False
+    refuses: str = ""  # commands that begin so; empty: none
     hello: str = "Hello, PTDaemon here!"
     rejects_every: int = 0  # each n-th sample is −1
 
@@ -253,6 +255,8 @@ class PtdaemonServer:
     def _answer(self, command: str) -> list[str]:
         with self._lock:
             name, *parts = command.split(",")
+            if self.faults.refuses and command.startswith(self.faults.refuses):
+                return ["Error: refused"]
             if name == "Hello":
                 return [self.faults.hello]
             if name == "Identify":
@@ -352,7 +356,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("-l", dest="spl", type=Path)
     parser.add_argument("-p", dest="port", type=int)
-    parser.add_argument("-c", dest="channels", default="1,1")
+    parser.add_argument("-c", dest="channels", default="1")
     parser.add_argument("-y", action="store_true")
     parser.add_argument("meter", type=int)
     parser.add_argument("device")
@@ -360,7 +364,8 @@ def main() -> None:
     period_s = float(os.environ.get("PTD_PERIOD_S", "1"))
     watts = float(os.environ.get("PTD_WATTS", "400"))
     version = os.environ.get("PTD_VERSION", "1.11.1")
-    channels = int(chosen.channels.split(",")[1])
+    first, _, last = chosen.channels.partition(",")
+    channels = int(last or first) - int(first) + 1
     with PtdaemonServer(
         lambda t_s: Load(watts),
         meter=chosen.meter,

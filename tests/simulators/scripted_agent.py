@@ -176,9 +176,14 @@ class ScriptedAgent:
         if len(self._values) == 1:
             power = Channel(name="made/power", device="d", quantity="power", unit="W", kind="gauge", scope="node")
             return Stream(id=0, driver="made", group="g0", rate_hz=20.0, channels=[power])
+        kinds: tuple[tuple[Any, str, Any], ...] = (
+            ("voltage", "V", "none"),
+            ("current", "A", "none"),
+            ("power", "W", "wall"),
+        )
         channels = [
-            Channel(name=f"meter/{quantity}", device="meter", quantity=quantity, unit=unit, kind="gauge", scope="wall")
-            for quantity, unit in (("voltage", "V"), ("current", "A"), ("power", "W"))
+            Channel(name=f"meter/{quantity}", device="meter", quantity=quantity, unit=unit, kind="gauge", scope=scope)
+            for quantity, unit, scope in kinds  # as the drivers of meters say
         ]
         return Stream(id=0, driver="wt310e", group="element1", rate_hz=20.0, channels=channels)
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from director.energy.cells import Floats
 from director.mlperf.audit.findings import Finding, finding
+from director.mlperf.audit.half_hours import HALF_HOUR_MS
+from director.mlperf.audit.training_logs import LogOfRun, Run
 from director.mlperf.training.power_log import ESTIMATE
 
-if TYPE_CHECKING:
-    from director.mlperf.audit.training_logs import LogOfRun, Run
-
-HALF_HOUR_MS = 1_800_000.0
-_MOST_HOURS = 26
-_LEAST_COVERED = 0.5  # of the run, by a log that lies on it
 _DAY_MS = 86_400_000.0
 _MOST_LAG_S = 60
 _LEAST_LAG_S = 2
@@ -24,19 +19,6 @@ _ALIKE = 0.85  # correlation of two nodes' power at the lag …
 _BETTER = 0.1  # … and how much less it is without
 _MOST_SECONDS = 20_000  # of power that is compared
 _LONGEST_GAP_S = 10.0  # a log that was held up for longer seems to lag, and its clock does not
-
-
-def half_hours_off(start: float, stop: float, first: float, last: float) -> float | None:
-    """Whole half hours, in ms, that bring a log onto a run: 0 where it lies on half of it as it is; None: none does."""
-    enough = _LEAST_COVERED * (stop - start)
-    if min(last, stop) - max(first, start) >= enough:
-        return 0.0
-    shift = round(((start + stop) / 2 - (first + last) / 2) / HALF_HOUR_MS) * HALF_HOUR_MS
-    fits = min(last + shift, stop) - max(first + shift, start) >= enough
-    if fits and abs(shift) <= _MOST_HOURS * 2 * HALF_HOUR_MS:
-        return shift
-    reaches = min(last, stop) > max(first, start)  # logged too little, by the right clock
-    return 0.0 if reaches else None
 
 
 def clock_offset(run: Run) -> Iterator[Finding]:
@@ -75,7 +57,9 @@ def clock_lag(run: Run) -> Iterator[Finding]:
 
 
 def _longest_gap_s(node: LogOfRun) -> float:
-    """Between readings; 0 where there are less than two."""
+    """Between readings; 0 where there are less than two, or none is above 0 W."""
+    if not any((watts > 0).any() for _, watts, _ in node.log.in_time_order()):
+        return 0.0
     return max((float(np.diff(t).max()) / 1000 for t, _, _ in node.log.in_time_order() if len(t) > 1), default=0.0)
 
 

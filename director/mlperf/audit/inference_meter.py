@@ -19,7 +19,7 @@ from director.mlperf.audit.uncertainty import (
     read_channels,
     uncertainties,
 )
-from director.mlperf.inference.ptd_log import Event, events, lines, ranging_stage
+from director.mlperf.inference.ptd_log import Event, activation, events, ranging_stage
 from director.mlperf.inference.session_score import ptd_version
 from director.mlperf.text_blocks import NoLog
 from drivers.analyzer_uncertainty import LIMIT
@@ -64,7 +64,8 @@ def ranges_and_uncertainty(session: Session) -> Iterator[Finding]:
     spl = session.stages["testing"].spl
     if session.analyzers > 1 or ranges is None or not has_formula(session.meter):
         if not automatic:
-            text = f"meter {session.meter[:60] or 'unknown'}, ranges {asked['V'][:20]} V and {asked['A'][:20]} A"
+            text = f"meter {session.meter[:60] or 'unknown'}, "
+            text += f"ranges {asked['V'][:20]} V and {asked['A'][:20]} A" if any(asked.values()) else "ranges not told"
             yield finding("uncertainty-not-recomputed", "several meters" if session.analyzers > 1 else text, spl)
         return
     try:
@@ -156,7 +157,7 @@ def ptd_log(session: Session) -> Iterator[Finding]:
     """Warnings on uncertainty and ranges within the load, errors outside ranging, and whether the check was on."""
     path = session.ptd_log
     try:
-        if not any("Uncertainty checking for Yokogawa" in line and "activated" in line for _, line in lines(path)):
+        if activation(path) is None:
             yield finding("uncertainty-not-activated", "no line says so", path)
         begin, end = session.stages["testing"].load_s or (np.inf, -np.inf)
         started, completed = ranging_stage(path, f"{session.server.get('session_name')}_ranging")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from director.mlperf.audit.clocks import half_hours_off
 from director.mlperf.audit.findings import Finding, finding
+from director.mlperf.audit.half_hours import half_hours_off
 from director.mlperf.audit.readings import Readings
 from director.mlperf.finding import InferenceSession
 from director.mlperf.inference.checker_versions import CheckerVersion, checker_of_round, checker_that_fits

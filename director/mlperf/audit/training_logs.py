@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from director.mlperf.audit.clocks import half_hours_off
 from director.mlperf.audit.findings import Finding, finding
+from director.mlperf.audit.half_hours import half_hours_off
 from director.mlperf.audit.readings import Readings
 from director.mlperf.text_blocks import NoLog
 from director.mlperf.training.log_text import Unread, blocks, parse

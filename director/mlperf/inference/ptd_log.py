@@ -93,6 +93,15 @@ def events(path: Path) -> Iterator[Event]:
                 yield Event(number, time_of(line), is_error, message.strip(), line.strip())
 
 
+def activation(path: Path) -> tuple[int, str] | None:
+    """The numbered line that says that PTDaemon checks the uncertainty of samples; None: no line says so.
+
+    Raises:
+        NoLog: see `lines`.
+    """
+    return next(((number, line) for number, line in lines(path) if _ACTIVATED.search(line)), None)
+
+
 def check_ptd_log(
     path: Path, mark: str, load: tuple[float, float], zone_s: float, version: CheckerVersion
 ) -> Problem | None:
@@ -106,7 +115,7 @@ def check_ptd_log(
     started, completed = ranging_stage(path, mark)
     if started is None or completed is None:
         return Problem(True, f"ptd_logs.txt has no stage {mark}, or no end of it")
-    activated = next(((number, line) for number, line in lines(path) if _ACTIVATED.search(line)), None)
+    activated = activation(path)
     if activated is None:
         return Problem(True, "ptd_logs.txt does not say that uncertainty checking was activated")
     at = time_of(activated[1])

@@ -24,7 +24,7 @@ from director.mlperf.inference.official_checks import (
     run_check,
 )
 from director.mlperf.inference.power_logs import RUNS, average_watts, load_times
-from director.mlperf.inference.ptd_log import Event, events, ranging_stage
+from director.mlperf.inference.ptd_log import Event, activation, events, ranging_stage
 from director.mlperf.inference.sample_log import SampleLog, Window
 
 _TOLERANCE_S = 0.8  # of clocks: what the official checkers mean
@@ -56,6 +56,8 @@ def _ptd_path(session: Path) -> Path:
 
 
 def _uncertainty(session: Path) -> None:
+    if activation(_ptd_path(session)) is None:
+        raise Failed("ptd_logs.txt does not say that uncertainty was checked: what samples have is not known")
     begin, end = load_times(session / "run_1", 0)
     above, unknown = _Some(), _Some()
     for event in events(_ptd_path(session)):

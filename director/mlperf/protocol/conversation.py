@@ -61,7 +61,7 @@ class Conversation:
         finally:
             self._desk.leave(self, why)
             if self._stops_server:
-                self._desk.close_after(self)
+                self._desk.close_if_idle()
 
     def _greet(self) -> bool:
         line = self._lines.read_line(GREETING_S)

@@ -103,8 +103,8 @@ class Desk:
             self.is_closed = True
         self._end_if(lambda: True)
 
-    def close_after(self, owner: object) -> None:
-        """A client that asked to stop the server has left: close, unless another one measures."""
+    def close_if_idle(self) -> None:
+        """A client that asked to stop the server has left: close, unless a session runs."""
         with self._lock:
             self.is_closed = self.is_closed or self._session is None
 

@@ -19,6 +19,7 @@ from drivers.discovery import Opened, open_drivers
 SECOND_S = 1.0
 _SCOPES = ("wall", "node")
 _MISSED, _REJECTED = -2.0, -1.0  # as PTDaemon marks them
+_MOST_NAMES = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class DriverMeter(StageMeter):
         """
         self._source = source
         self._log = log
-        self._driver, self._group, self._power = self._open(source.settings)
+        self._settings = source.settings  # that the meter is opened with, ranges of this stage included
+        self._driver, self._group, self._power = self._open(self._settings)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._stage = self._mark = ""
@@ -103,11 +105,26 @@ class DriverMeter(StageMeter):
         (result,) = open_drivers([self._source.name], settings={self._source.name: settings})
         if not isinstance(result, Opened):
             raise MeterFailed(f"{result.name}: {result.reason}; {result.fix}")
+        measured = [
+            (group, channel)
+            for group in result.driver.groups
+            for channel in group.channels
+            if channel.quantity == "power" and not channel.estimate
+        ]
         for scope in _SCOPES:
-            for group in result.driver.groups:
-                for channel in group.channels:
-                    if channel.quantity == "power" and channel.scope == scope and not channel.estimate:
-                        return result.driver, group, channel
+            found = [(group, channel) for group, channel in measured if channel.scope == scope]
+            devices = {channel.device for _, channel in found}
+            found = [one for one in found if one[1].parent not in devices]
+            if len({channel.device for _, channel in found}) == 1:
+                return result.driver, *found[0]
+            if found:
+                result.driver.close()
+                names = ", ".join(channel.name for _, channel in found[:_MOST_NAMES])
+                more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
+                raise MeterFailed(
+                    f"{self._source.name} measures {len(found)} machines or outlets, and one is to be measured here: "
+                    f"{names}{more}; leave one with --set {self._source.name}.KEY=VALUE, see `power-agent devices`"
+                )
         result.driver.close()
         raise MeterFailed(f"{self._source.name} gives no measured power of the whole machine (scope wall or node)")
 
@@ -115,11 +132,12 @@ class DriverMeter(StageMeter):
         """Open the driver anew with the ranges as its settings; one that has none keeps its own."""
         self.close()
         try:
-            settings = {**self._source.settings, "volts": ranges.volts, "amps": ranges.amperes}
-            self._driver, self._group, self._power = self._open(settings)
+            self._settings = {**self._source.settings, "volts": ranges.volts, "amps": ranges.amperes}
+            self._driver, self._group, self._power = self._open(self._settings)
         except MeterFailed as error:
             self._log.warn(f"the ranges {ranges.volts} V, {ranges.amperes} A were not set: {error}")
-            self._driver, self._group, self._power = self._open(self._source.settings)
+            self._settings = self._source.settings
+            self._driver, self._group, self._power = self._open(self._settings)
 
     def _measure(self) -> None:
         next_s = time.monotonic()
@@ -154,7 +172,7 @@ class DriverMeter(StageMeter):
     def _reopen(self) -> None:
         self.close()
         try:
-            self._driver, self._group, self._power = self._open(self._source.settings)
+            self._driver, self._group, self._power = self._open(self._settings)
         except MeterFailed as error:
             self._log.warn(f"the meter cannot be opened again yet: {error}")
 

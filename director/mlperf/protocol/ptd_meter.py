@@ -145,12 +145,14 @@ class PtdMeter(StageMeter):
             if self._changed:
                 self._log.warn("PTDaemon is gone: the meter's initial ranges could not be set again")
             return
-        try:
-            if self._changed:
-                for unit in "VA":
-                    connection.set_range(self._initial.command(unit))
-        except (PtdLost, Refused) as error:
-            self._log.warn(f"the meter's initial ranges could not be set again: {error}")
+        for unit in "VA" if self._changed else "":
+            try:
+                connection.set_range(self._initial.command(unit))
+            except Refused as error:
+                self._log.warn(f"the meter's initial range of {unit} could not be set again: {error}")
+            except PtdLost as error:
+                self._log.warn(f"the meter's initial ranges could not be set again: {error}")
+                break
         connection.close()
         self._connection = None
 
@@ -212,8 +214,7 @@ class PtdMeter(StageMeter):
         connection.set_range(amperes)
         if amperes == "SR,A,Auto" and self._version.analyzer_list:
             connection.set_range(amperes)  # the newest checker counts two of them
-        if volts != "SR,V,Auto":
-            self._in_use = connection.ranges()
+        self._in_use = SetRanges(None, None, "") if volts == "SR,V,Auto" else connection.ranges()
 
     @staticmethod
     def _sleep(seconds: float) -> None:

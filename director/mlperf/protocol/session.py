@@ -89,9 +89,9 @@ class Session:
             return f"Error: {stage} does not run, the session is in state {self.state}"
         record.add_phase(stage)
         told = self._meter.end()
+        self._samples.close()
         if self._samples.lost_lines:
             self.log.warn(f"{stage}: {self._samples.lost_lines} samples were lost, the disk did not take them")
-        self._samples.close()
         self._samples = None
         if stage == "ranging":
             self._ranges = self._meter.ranges_for_testing()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from director.mlperf.qualify.meter_test import MINUTE_S, MINUTES, Level, QualifyRefused
+from director.mlperf.qualify.meter_test import MINUTE_S, MINUTES, Level, QualifyRefused, measures_power
 from director.running.run_command import Outcome, default_directory, run_once
 from director.running.run_options import ReportOptions, RunOptions
 from drivers.discovery import Opened, Refused, open_drivers
@@ -66,10 +66,11 @@ def _look_for(test: LiveTest) -> None:
     for result in opened:
         result.driver.close()
     channels = [channel for result in opened for group in result.driver.groups for channel in group.channels]
-    power = {c.name for c in channels if c.quantity == "power" and c.kind == "gauge" and not c.estimate}
+    power = {c.name for c in channels if measures_power(c) and not c.estimate}
     for name in test.channels:
         if name not in power:
             unusable = "".join(f"\n  {r.name}: {r.reason}; {r.fix}" for r in found if isinstance(r, Refused))
             raise QualifyRefused(
-                f"no meter here has a power channel {name}; there are: {', '.join(sorted(power)) or 'none'}{unusable}"
+                f"no meter here has a channel {name} of power or energy; there are: "
+                f"{', '.join(sorted(power)) or 'none'}{unusable}"
             )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from director.energy.align import align
-from director.energy.cells import Floats
+from director.energy.cells import Floats, Ints
 from director.energy.channel_timing import timing_of
 from director.energy.interval_energy import Energies, interval_energies
 from director.session.trace_store import Piece
@@ -122,7 +122,7 @@ def qualify(
 
     Args:
         paths: of the traces.
-        channels: of each trace; None: the only one of power.
+        channels: of each trace, a power or an energy counter; None: the only one of power, else the only counter.
         levels: idle and two loads.
         limit_percent: how much the meter may differ from the reference.
         minute_s: how long a minute is; for tests of the test.
@@ -160,20 +160,27 @@ def _name(source: _Source) -> str:
     return f"{source.path.name}, {source.channel.name}"
 
 
+def measures_power(channel: Channel) -> bool:
+    """Whether it tells power, or counts energy, whose rise over a time is the mean power."""
+    return (channel.quantity, channel.kind) in (("power", "gauge"), ("energy", "counter"))
+
+
 def _open(path: Path, wanted: str | None) -> _Source:
     try:
         trace = open_trace(path, {})
     except Unavailable as error:
         raise QualifyRefused(f"{error.reason}{f': {error.fix}' if error.fix else ''}") from error
-    found = [
+    there = [
         _Source(path, trace, stream, place)
         for stream in trace.streams
         for place, channel in enumerate(stream.channels)
-        if channel.quantity == "power" and channel.kind == "gauge" and wanted in (None, channel.name)
+        if measures_power(channel)
     ]
+    gauges = [source for source in there if source.channel.kind == "gauge"]
+    found = gauges or there if wanted is None else [source for source in there if source.channel.name == wanted]
     if len(found) != 1:
-        all_names = [c.name for s in trace.streams for c in s.channels if c.quantity == "power" and c.kind == "gauge"]
-        what = f"no power channel {wanted}" if wanted is not None else f"{len(found)} power channels"
+        all_names = [source.channel.name for source in there]
+        what = f"no power or energy channel {wanted}" if wanted is not None else f"{len(found)} power channels"
         raise QualifyRefused(f"{path} has {what}; name one: {', '.join(all_names) or 'there is none'}")
     if found[0].channel.estimate:
         raise QualifyRefused(f"{path}: {found[0].channel.name} is an ESTIMATE, and no meter")
@@ -237,23 +244,25 @@ def _pieces(source: _Source, origin_ns: int) -> Iterator[Piece]:
     """Readings on the wall clock, from `origin_ns` on."""
     shift = source.to_wall_ns - origin_ns
     times: list[int] = []
-    values: list[float] = []
+    values: list[float | int] = []
     statuses: list[int] = []
     place = source.place
     for row in source.stream.rows():
         times.append(row.t_ns + shift)
-        values.append(float(row.values[place]))
+        values.append(row.values[place])
         statuses.append(Status.NEW if row.statuses is None else row.statuses[place])
         if len(times) == _PIECE_ROWS:
-            yield _piece(times, values, statuses)
+            yield _piece(source.channel, times, values, statuses)
             times, values, statuses = [], [], []
     if times:
-        yield _piece(times, values, statuses)
+        yield _piece(source.channel, times, values, statuses)
 
 
-def _piece(times: list[int], values: list[float], statuses: list[int]) -> Piece:
+def _piece(channel: Channel, times: list[int], values: list[float | int], statuses: list[int]) -> Piece:
     t_ns = np.array(times, dtype=np.int64)
-    return Piece(t_ns, np.zeros(len(t_ns), np.int64), [np.array(values)], [np.array(statuses, dtype=np.uint8)])
+    counts = channel.kind == "counter"
+    column: Floats | Ints = np.array(values, dtype=np.int64) if counts else np.array(values, dtype=np.float64)
+    return Piece(t_ns, np.zeros(len(t_ns), np.int64), [column], [np.array(statuses, dtype=np.uint8)])
 
 
 def _olympic(watts: Floats, expanded: Floats) -> Measured:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from director.mlperf.difference import Cause
+from director.mlperf.training.log_score import LogScore
 from director.mlperf.training.official_energy import OfficialEnergy, window_mean_watts
 from director.mlperf.training.physical_energy import PhysicalEnergy
 from director.mlperf.training.power_log import PowerLog
-
-if TYPE_CHECKING:
-    from director.mlperf.training.run_score import LogScore
 
 _AT_RUN_EDGE_MS = 500.0
 _FULL_COVERAGE = 0.995

@@ -14,6 +14,7 @@ from director.mlperf.training.causes import node_causes, switch_cause
 from director.mlperf.training.closed_rules import with_joint_accuracy
 from director.mlperf.training.compliance import problems
 from director.mlperf.training.compliance_rules import rules_of, wanted_keys
+from director.mlperf.training.log_score import LogScore
 from director.mlperf.training.log_text import Unread
 from director.mlperf.training.official_energy import OfficialEnergy, estimated_watts, node_energy, switch_energy
 from director.mlperf.training.physical_energy import PhysicalEnergy, energy_inside
@@ -23,22 +24,6 @@ from director.mlperf.training.result_log import read_result_log
 _WANTED = wanted_keys()
 _DIGITS = re.compile(r"(\d+)")
 _POWER_LOG = re.compile(r"(?:node|sw)_.*\.txt", re.DOTALL)
-
-
-@dataclass
-class LogScore:
-    """One power log of a run. Joules are None where they are not known."""
-
-    name: str  # "node_0"
-    is_switch: bool
-    readings: int
-    efficiency: float
-    official_joules: float | None
-    physical_joules: float | None
-    coverage: float | None  # measured share of the run
-    is_estimate: bool  # physical joules are those of a stated, not a measured power
-    is_official: bool = True  # False: the official code gives no energy here
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -148,13 +148,14 @@
     const { ctx, bbox } = u, px = (t) => u.valToPos(t, "x", true);
     ctx.save();
     ctx.beginPath(); ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height); ctx.clip();
-    if (panel.kind === "power") {
+    if (panel.kind === "power" || panel.kind === "meter") {
+      const faint = Math.min(1, 3 / (plots.strip.length - 1));  // rows lie upon each other
       plots.strip.slice(1).forEach((row) => row.forEach((block, i) => {
         const [begin, end, name] = block;
         if (end < state.a || begin > state.b) return;
         const left = px(begin), width = px(end) - left;
         if (width < 2 * devicePixelRatio) return;
-        ctx.globalAlpha = i % 2 ? 0.05 : 0.1;
+        ctx.globalAlpha = (i % 2 ? 0.05 : 0.1) * faint;
         ctx.fillStyle = colour.phase[name % colour.phase.length];
         ctx.fillRect(left, bbox.top, width, bbox.height);
       }));
@@ -189,7 +190,7 @@
       ctx.fillRect(left, y, Math.max(wide - (wide > 4 ? 1 : 0), 0.75), height);
       if (wide > 26) {
         ctx.globalAlpha = 1; ctx.fillStyle = colour.ink;
-        const text = fit(ctx, phaseName(block), wide - 10);
+        const whose = phaseOf(block, r), text = ctx.measureText(whose).width <= wide - 10 ? whose : fit(ctx, phaseName(block), wide - 10);
         if (text) ctx.fillText(text, Math.max(left, AXIS) + 5, y + height / 2 + 0.5);
       }
     }));
@@ -206,8 +207,15 @@
     return index == null ? text : text + " " + index;
   }
 
+  function phaseOf(block, row) {
+    return [plots.who[row], phaseName(block)].filter(Boolean).join(": ");
+  }
+
   function phasesAt(t) {
-    return plots.strip.slice(1).map((row) => row.find(([begin, end]) => begin <= t && t < end)).filter(Boolean).map(phaseName);
+    return plots.strip.map((row, r) => {
+      const block = r ? row.find(([begin, end]) => begin <= t && t < end) : null;
+      return block ? phaseOf(block, r) : "";
+    }).filter(Boolean);
   }
   function read(u, panel, number) {
     const idx = u.cursor.left >= 0 ? u.cursor.idx : null, legend = legends[number];
@@ -323,14 +331,14 @@
   }, { passive: false });
   if (strip) {
     const under = (event) => {
-      const box = strip.getBoundingClientRect(), row = plots.strip[Math.floor((event.clientY - box.top) / 24)] ?? [];
+      const box = strip.getBoundingClientRect(), row = Math.floor((event.clientY - box.top) / 24);
       const t = timeUnder(strip, event.clientX), slack = (2 * (state.b - state.a)) / box.width;
-      return row.find(([begin, end]) => begin - slack <= t && t < end + slack);
+      return [(plots.strip[row] ?? []).find(([begin, end]) => begin - slack <= t && t < end + slack), row];
     };
-    strip.addEventListener("click", (event) => { const block = under(event); if (block) toPhase(block); });
+    strip.addEventListener("click", (event) => { const [block] = under(event); if (block) toPhase(block); });
     strip.addEventListener("mousemove", (event) => {
-      const block = under(event);
-      atText.textContent = block ? phaseName(block) + ": " + clock(block[0]) + " to " + clock(block[1]) + ", " + clock(block[1] - block[0]) : "";
+      const [block, row] = under(event);
+      atText.textContent = block ? phaseOf(block, row) + ": " + clock(block[0]) + " to " + clock(block[1]) + ", " + clock(block[1] - block[0]) : "";
     });
   }
   function timeUnder(element, x) {
