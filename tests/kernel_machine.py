@@ -103,13 +103,18 @@ def write_initramfs(path: Path, folder: Path, release: str, command: str) -> Non
 
 
 def qemu(image: Path, initramfs: Path, folder: Path) -> list[str]:
-    """The command that starts the machine. `folder` gets console.log and exit-code."""
+    """The command that starts the machine. `folder` gets console.log, exit-code and a socket."""
+    bmc = f"socket,path={folder / 'bmc'}"
     return [
         *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2"),
         *("-m", "3G", "-nodefaults", "-no-reboot", "-display", "none"),
         *("-kernel", str(image), "-initrd", str(initramfs)),
         *("-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off"),
         *("-serial", f"file:{folder / 'console.log'}", "-serial", "stdio", "-serial", f"file:{folder / 'exit-code'}"),
+        # The machine's BMC is a program within the machine: see tests/simulators/machine_bmc.py.
+        *("-chardev", f"{bmc},id=bmc,server=on,wait=off", "-chardev", f"{bmc},id=program"),
+        *("-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc", "-device", "isa-ipmi-kcs,bmc=bmc0"),
+        *("-device", "virtio-serial", "-device", "virtserialport,chardev=program,name=bmc"),
         *("-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"),
     ]
 
