@@ -1,5 +1,6 @@
 # make run    train a small real model under measurement and print its joules-to-train
 # make test   lint, type-check and run the tests
+# make test-machine   run the tests that need modules of the kernel, under a Debian kernel in an emulated machine
 # make docs   make a site of docs/ in build/docs, which needs no network
 # Both make their own virtual environment in .venv; all they need is Python 3.10 or newer. With gcc (or cc) the tests
 # also read simulated GPUs; without one those are skipped. Without a GPU, this fetches less:
@@ -18,7 +19,7 @@ PEERS_PYTHON ?= .venv/peers/bin/python
 export PIP_NO_COMPILE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-long lint bench docs clean
+.PHONY: run test test-long test-machine lint bench docs clean
 
 run: $(DEMO)
 	$(BIN)/power-director run --label digits --idle 5 --mllog power-sessions/digits.mllog -- \
@@ -29,6 +30,10 @@ test: lint
 
 test-long: $(TEST)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "long or not long"
+
+test-machine: $(TEST)
+	$(BIN)/python tests/kernel_machine.py -- $(BIN)/python -m pytest -m machine \
+		$$(grep -rl --include='test_*.py' mark.machine tests)
 
 lint: $(TEST)
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import select
 import socket
@@ -24,8 +25,11 @@ MAX_LINE_BYTES = 8192
 _AT_ONCE = 4096
 _ENDS = b"\r\n"
 _BITS_PER_BYTE = 10  # with start and stop bit
-_USBTMC_CLEAR = 0x5B02  # USBTMC_IOCTL_CLEAR
-_USBTMC_SET_TIMEOUT = 0x40045B0A  # USBTMC_IOCTL_SET_TIMEOUT, milliseconds as u32
+_USBTMC_CLEAR = 0x5B02  # of linux/usb/tmc.h: USBTMC_IOCTL_CLEAR
+_USBTMC_CLEAR_IN_HALT = 0x5B07
+_USBTMC_SET_TIMEOUT = 0x40045B0A  # milliseconds as u32
+_USBTMC_ATTRIBUTES = 0x80015B18  # USBTMC_IOCTL_MSG_IN_ATTR, u8
+_USBTMC_END = 1  # of a message
 _INSTALL = "pip install 'ml-power-agent[meters]'"
 
 
@@ -240,10 +244,14 @@ def _no_serial(path: str, settings: SerialSettings, error: Exception) -> Unavail
             f"{path} may not be opened by this user", "sudo usermod -aG dialout $USER, then log in again"
         )
     if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "lock" in str(error):
-        return Unavailable(f"{path} is in use by another program", f"end that program; it is named by: fuser -v {path}")
+        return _in_use(path)
     if isinstance(error, ValueError):
         return Unavailable(f"{path} cannot be set to {settings.baud} baud", "give a rate that the meter's menu offers")
     return Unavailable(f"{path} cannot be opened: {error}", "check that it is a serial line: stty -F " + path)
+
+
+def _in_use(path: str) -> Unavailable:
+    return Unavailable(f"{path} is in use by another program", f"end that program; it is named by: fuser -v {path}")
 
 
 class _TcpLink:
@@ -319,32 +327,71 @@ class _UsbTmcLink:
             ) from error
         except OSError as error:
             raise Unavailable(f"{path} cannot be opened: {error}", "unplug the meter and plug it in again") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            raise _in_use(path) from error
         self._timeout_ms = 0
+        self._is_clear = True  # nothing was asked for that did not come
 
     def send(self, data: bytes) -> None:
+        if not self._is_clear:
+            self.clear()
+        self._set_timeout(CONNECT_S)
         try:
-            os.write(self._fd, data)
+            try:
+                os.write(self._fd, data)
+            except BrokenPipeError:  # the meter halted: a program was killed between its question and the answer
+                self.clear()
+                os.write(self._fd, data)
         except OSError as error:
             raise LinkLost(str(error)) from error
 
     def receive(self, timeout_s: float) -> bytes:
-        self._set_timeout(max(100, round(timeout_s * 1000)))
+        """A message may come in several parts, each of which is asked for.
+
+        Nothing, before the time is over: the kernel threw away an answer to what was asked for earlier.
+        """
+        if not self._is_clear:
+            self.clear()
+        self._set_timeout(timeout_s)
+        message = b""
         try:
-            return os.read(self._fd, _AT_ONCE)
+            while part := os.read(self._fd, _AT_ONCE):
+                message += part
+                if self._was_last():
+                    return message
+                if len(message) > MAX_LINE_BYTES:
+                    self._is_clear = False  # more would come
+                    return message
         except OSError as error:
-            if error.errno in (errno.ETIMEDOUT, errno.EAGAIN):
-                return b""
-            raise LinkLost(str(error)) from error
+            if error.errno not in (errno.ETIMEDOUT, errno.EAGAIN, errno.EPIPE):
+                raise LinkLost(str(error)) from error
+            # What was asked for may still come, and until then the meter may take nothing else.
+            self._is_clear = False
+        return b""
 
     def clear(self) -> None:
         with suppress(OSError):
             fcntl.ioctl(self._fd, _USBTMC_CLEAR)
+            fcntl.ioctl(self._fd, _USBTMC_CLEAR_IN_HALT)
+        self._is_clear = True
 
     def close(self) -> None:
         with suppress(OSError):
             os.close(self._fd)
 
-    def _set_timeout(self, timeout_ms: int) -> None:
+    def _was_last(self) -> bool:
+        attributes = bytearray(1)
+        try:
+            fcntl.ioctl(self._fd, _USBTMC_ATTRIBUTES, attributes)
+        except OSError:  # kernels before 4.20 do not tell: they join the parts themselves
+            return True
+        return bool(attributes[0] & _USBTMC_END)
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        timeout_ms = max(100, math.ceil(timeout_s * 1000))  # the least that the kernel takes
         if timeout_ms != self._timeout_ms:
             with suppress(OSError):  # kernels before 4.20 have none to set: it is 5 s there
                 fcntl.ioctl(self._fd, _USBTMC_SET_TIMEOUT, struct.pack("I", timeout_ms))

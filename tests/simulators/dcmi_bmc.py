@@ -49,13 +49,15 @@ class DcmiBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
         elif "raw" in self.told:
             session.send_ipmi_response(data=list(bytes.fromhex(self.told["raw"])))
         else:
-            session.send_ipmi_response(data=list(self.answer(now)))
+            still, active = self.told.get("stamp") == "still", self.told.get("active", "1") == "1"
+            session.send_ipmi_response(data=list(power_reading(self.sensor, now, still=still, active=active)))
 
-    def answer(self, now: float) -> bytes:
-        watts = round(self.sensor.shown(now))
-        moved = 0 if self.told.get("stamp") == "still" else int(self.sensor.updated(now))
-        state = 0x40 * int(self.told.get("active", "1"))
-        return struct.pack("<BHHHHIIB", 0xDC, watts, 1, 9999, watts, START_STAMP + moved, 1000, state)
+
+def power_reading(sensor: MeteredPower, now: float, *, still: bool = False, active: bool = True) -> bytes:
+    """The answer to Get Power Reading after its completion code."""
+    watts = round(sensor.shown(now))
+    moved = 0 if still else int(sensor.updated(now))
+    return struct.pack("<BHHHHIIB", 0xDC, watts, 1, 9999, watts, START_STAMP + moved, 1000, 0x40 * active)
 
 
 def main() -> None:
