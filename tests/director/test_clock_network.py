@@ -218,8 +218,8 @@ def ends(folder: Path, director: list[str], agent: list[str]) -> Iterator[Callab
 
 # Name: netem of the director and of the agent; the least and the most that the best bound may be, in ms.
 # A bound is half of what the fastest question and the fastest answer take together. Least: half of netem's least
-# delays; those of a normal distribution may be 0. Most: half of their means, and 6 ms in which an emulated machine wakes
-# up both ends four times; what TCP sends again is 200 ms late.
+# delays; those of a normal distribution may be 0. Most: half of their means, and 6 ms in which an emulated machine
+# wakes up both ends four times; what TCP sends again is 200 ms late.
 NETEM = {
     "delay": ("delay 10ms", "delay 10ms", 10.0, 16.0),
     "asymmetric": ("delay 1ms", "delay 11ms", 6.0, 12.0),
