@@ -38,6 +38,7 @@ class Bounds:
     hand_over_s: float = 60.0  # without anything new coming in
     silent_s: float = 15.0  # the same, from one that is not heard
     repeat_s: float = 2.0  # until a request is sent again
+    last_rows_s: float = 5.0  # for what was read at the end of the ranging stage to come in
     away_s: float = 5.0  # without a message of it, an agent counts as silent
 
 
@@ -67,6 +68,7 @@ class FleetSession:
         self._entered_ns = now_ns  # into this state, or the instant of the director's start
         self._sent_ns: dict[str, int] = {}  # by host: the last request
         self._progress: dict[str, tuple[int, int]] = {}  # by host: the number, and since when it stands
+        self._came: dict[str, tuple[int, int]] = {}  # by host, since this state: the number, and how often it rose
 
     @property
     def hosts(self) -> list[str]:
@@ -133,6 +135,18 @@ class FleetSession:
             self._end_stage(now_ns)
             self._enter("ranged", now_ns)
         return self.fleet.stages[-1] == "testing" and self.fleet.state in ("ranged", "measuring")
+
+    def ranging_is_here(self, now_ns: int, progress: Mapping[str, int]) -> bool:
+        """Whether what was read in the ranging stage is durable, or has been waited for long enough.
+
+        The first that comes in after the stage may have been on its way at its end; the second was not.
+        """
+        for host, number in progress.items():
+            before, times = self._came.get(host, (number, 0))
+            self._came[host] = (number, times + (number != before))
+        sending = [record.host for record in self._hopeful() if record.state == "sampling" and not record.silent]
+        here = all(self._came.get(host, (0, 0))[1] >= 2 for host in sending)
+        return here or self._waited_s(now_ns) > self._bounds.last_rows_s
 
     def set_ranges(self, ranges: dict[str, dict[str, float]]) -> None:
         """What the ranging stage saw at most; none where nothing was seen."""
@@ -279,6 +293,7 @@ class FleetSession:
         self.fleet.transitions.append(Transition(state=state, t_ns=now_ns, wall_ns=wall_ns, why=why))
         self._entered_ns = now_ns
         self._sent_ns.clear()
+        self._came.clear()
         self.dirty = self.changed = True
 
     def _note(self, record: AgentRecord, now_ns: int, kind: AgentEventKind, text: str = "") -> None:

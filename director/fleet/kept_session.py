@@ -124,9 +124,11 @@ class KeptSession:
         if state == "ingesting":
             self._ingest(now_ns, may_compute=may_compute)
         else:
-            if state == "ranged" and not self.session.ranges_known:
+            progress = self._around.store.progress(self.session.name)
+            ranged = state == "ranged" and not self.session.ranges_known
+            if ranged and (self._ranging is not None or self.session.ranging_is_here(now_ns, progress)):
                 self._look_for_ranges()
-            self.session.step(now_ns, present, self._around.store.progress(self.session.name))
+            self.session.step(now_ns, present, progress)
             if is_second and self.session.fleet.asker and state in RUNNING:
                 self.folder.record_clock()
         if self.state != state:

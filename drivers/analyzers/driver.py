@@ -16,7 +16,8 @@ from drivers.analyzers.reading import Reader
 from drivers.analyzers.replies import BadReply
 from drivers.analyzers.settings import MeterSettings, check_settings, read_settings
 from drivers.contract import Driver, DriverOptions, Unavailable
-from drivers.line_port import LinePort, LinkLost, NoReply, SerialSettings, open_port
+from drivers.line_port import LinePort, NoReply, open_port
+from drivers.links import LinkLost, SerialSettings
 
 _GREETINGS = 3  # questions before nobody is there
 KNOWN_ELSEWHERE: Mapping[str, str] = {

@@ -12,7 +12,8 @@ from drivers.analyzers.dialog import Dialog
 from drivers.analyzers.reading import Reader
 from drivers.analyzers.replies import BadReply, Value
 from drivers.contract import DeviceLost, Group, ReadFailed, Row, Status
-from drivers.line_port import LinkLost, NoReply
+from drivers.line_port import NoReply
+from drivers.links import LinkLost
 
 MOST_FAILURES = 3  # questions in a row without an answer: the meter is gone
 MOST_NONSENSE = 10  # readings in a row that failed for any reason: it is not set as it was, maybe after a power cut

@@ -18,7 +18,8 @@ from drivers.analyzers.reading import Reader
 from drivers.analyzers.replies import BadReply, Value
 from drivers.analyzers.settings import MeterSettings
 from drivers.contract import Status, Unavailable
-from drivers.line_port import LinkLost, NoReply
+from drivers.line_port import NoReply
+from drivers.links import LinkLost
 
 _INTEGRATION = "integration"
 _PROBED: dict[

@@ -14,7 +14,7 @@ from pymodbus import FramerType
 from pymodbus.client import ModbusTcpClient
 from pymodbus.pdu import ExceptionResponse
 
-from drivers.line_port import Link, LinkLost
+from drivers.links import Link, LinkLost
 
 _NEVER = 1 << 62
 _QUIET_S = 0.05

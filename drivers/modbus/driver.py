@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
 from drivers.contract import Accuracy, Driver, DriverOptions, Scope, Status, Unavailable
-from drivers.line_port import LinkLost, SerialSettings, open_link
+from drivers.links import LinkLost, SerialSettings, open_link
 from drivers.modbus.register_map import RegisterMap, built_in_maps, read_map
 from drivers.settings import check_known, read_number
 

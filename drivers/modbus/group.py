@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from drivers.contract import Accuracy, Channel, DeviceLost, Group, ReadFailed, Row, Scope, Status
-from drivers.line_port import LinkLost
+from drivers.links import LinkLost
 from drivers.modbus.client import BadAnswer, Refusal, RegisterReader
 from drivers.modbus.decoding import Request, Value, decode, disagreeing
 from drivers.modbus.register_map import UNITS, Register, RegisterMap

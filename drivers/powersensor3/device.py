@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from drivers.contract import Unavailable
-from drivers.line_port import Link, LinkLost
+from drivers.links import Link, LinkLost
 from drivers.powersensor3.frames import HIGHEST_LEVEL, SENSORS
 
 REPLY_S = 1.0

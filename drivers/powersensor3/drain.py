@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from drivers.line_port import Link, LinkLost
+from drivers.links import Link, LinkLost
 
 MOST_BYTES = 4 << 20  # that wait to be read, eleven seconds of samples; beyond that they stay in the line
 _REST_S = 0.004  # between looks: often enough for those 17 ms, and seldom enough to be cheap

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, cast, get_args
 import msgspec
 
 from drivers.contract import Accuracy, Channel, Driver, DriverOptions, Quantity, Scope, Unavailable
-from drivers.line_port import LinkLost, SerialSettings, open_link
+from drivers.links import LinkLost, SerialSettings, open_link
 from drivers.powersensor3.device import Device
 from drivers.powersensor3.group import StreamGroup
 from drivers.powersensor3.rails import MICRO

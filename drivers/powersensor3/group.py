@@ -9,7 +9,7 @@ from itertools import accumulate, repeat
 from operator import sub
 
 from drivers.contract import Channel, DeviceLost, Group, Row, Status
-from drivers.line_port import LinkLost
+from drivers.links import LinkLost
 from drivers.powersensor3.device import Device
 from drivers.powersensor3.device_clock import DeviceClock
 from drivers.powersensor3.drain import Drain

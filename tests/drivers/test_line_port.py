@@ -9,7 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from drivers.line_port import LinePort, NoReply, SerialSettings, open_port
+from drivers.line_port import LinePort, NoReply, open_port
+from drivers.links import SerialSettings
 
 
 @pytest.fixture

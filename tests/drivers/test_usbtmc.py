@@ -19,7 +19,8 @@ from usbtmc_meter import UsbTmcMeter
 from yokogawa_meter import Wt300
 
 from drivers.contract import DeviceLost, ReadFailed
-from drivers.line_port import SerialSettings, open_port
+from drivers.line_port import open_port
+from drivers.links import SerialSettings
 
 pytestmark = pytest.mark.machine
 WATTS = 600.0
@@ -121,7 +122,8 @@ def test_what_a_killed_process_asked_for_does_not_hold_up_the_next_one(meter: Us
     meter.mute = True
     code = (
         "import sys\n"
-        "from drivers.line_port import SerialSettings, open_port\n"
+        "from drivers.line_port import open_port\n"
+        "from drivers.links import SerialSettings\n"
         "port = open_port(sys.argv[1], SerialSettings())\n"
         "port.write(':RATE?')\n"
         "print('asks', flush=True)\n"
