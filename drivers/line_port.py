@@ -29,6 +29,11 @@ class LinePort:
         self._terminator = terminator.encode("ascii")
         self._received = b""
 
+    @property
+    def by_message(self) -> bool:
+        """Whether the device says something only when it is asked."""
+        return self._link.by_message
+
     def write(self, text: str) -> None:
         """Send a line.
 

@@ -73,6 +73,9 @@ class AnalyzerDriver(Driver):
         port = open_port(place, serial, terminator=draft.terminator, tcp_port=draft.tcp_port)
         meter: Meter | None = None
         try:
+            if draft.stream is not None and port.by_message:
+                reason = f"{draft.title} sends readings by itself, and {place} carries what is asked for alone"
+                raise Unavailable(reason, "connect its serial line or its network (TCP)")
             dialog = Dialog(port, draft.identify, wanted.reply_s)
             identity = cls._greet(dialog, draft)
             description = cls.describe(identity, draft, options.settings)

@@ -211,6 +211,12 @@ def test_mistakes_are_told_with_what_to_do(settings: dict[str, str], reason: str
     assert told.reason.startswith(reason) and fix in told.fix, told
 
 
+def test_a_meter_that_sends_by_itself_is_refused_where_a_meter_must_be_asked(tmp_path: Path) -> None:
+    (tmp_path / "usbtmc0").touch()
+    error = refused("lmg", port=f"usbtmc:{tmp_path}/usbtmc0")
+    assert "LMG sends readings by itself" in error.reason and "serial line" in error.fix
+
+
 def test_another_meter_is_named_with_its_driver(plug: Plug) -> None:
     line = plug(Wt300(core()))
     told = refused("wt210", port=str(line.path))
