@@ -317,7 +317,7 @@ def figure(name: str, joules: float, u_joules: dict[str, float], above_idle: flo
 def budget(given: Given) -> tuple[Results, Results]:
     terms = {term: np.array([given[term]]) for term in TERMS}
     none = np.zeros(1)
-    ours = Energies(np.array([given["energy"]]), none, none, none, none, none, none, none, terms)  # type: ignore[arg-type]
+    ours = Energies(np.array([given["energy"]]), none, none, none, none, none, none, none, terms, none)  # type: ignore[arg-type]
     squares = sum(given[term] ** 2 for term in TERMS)
     return {"U_joules": float(ours.expanded_joules[0])}, {"U_joules": 2 * sqrt(squares)}
 

@@ -215,4 +215,5 @@ def _pick(options: Sequence[Energies], chosen: Ints) -> Energies:
         stale=of([o.stale for o in options]),
         missing=of([o.missing for o in options]),
         terms={term: of([o.terms[term] for o in options]) for term in first.terms},
+        shift_joules=of([o.shift_joules for o in options]),
     )

@@ -26,7 +26,8 @@ def component_figure(energy: ComponentEnergy, rows: Ints) -> EnergyFigure:
     """Sum of one component over disjoint intervals.
 
     The device's own error is the same for all of them and adds linearly, and so does that of gaps, one of which may
-    swallow many intervals; the rest is independent (GUM 5.1, 5.2).
+    swallow many intervals. Their edges are late by independent times, or all by one where a clock is: the worse counts,
+    and no correlation in between is worse than both. The rest is independent (GUM 5.1, 5.2).
     """
     e = energy.energies
     component = energy.component
@@ -162,6 +163,7 @@ def _sum(energies: Energies, rows: Ints) -> tuple[float, dict[str, float]]:
     joules = float(energies.joules[known].sum())
     terms = {term: float(np.sqrt((u[known] ** 2).sum())) for term, u in energies.terms.items()}
     terms["meter"] = float(energies.terms["meter"][known].sum()) / share
+    terms["sync"] = max(terms["sync"], abs(float(energies.shift_joules[known].sum())) / share)
     terms["gap"] = float(energies.terms["gap"][rows].sum())
     return joules / share, terms
 

@@ -33,6 +33,7 @@ class Energies:
     stale: Ints
     missing: Ints
     terms: dict[str, Floats]
+    shift_joules: Floats  # standard uncertainty with a sign: by what a clock that sets both edges late moves the energy
 
     @property
     def expanded_joules(self) -> Floats:
@@ -71,6 +72,7 @@ def interval_energies(
         stale=aligned.stale_at[end] - aligned.stale_at[begin],
         missing=aligned.missing_at[end] - aligned.missing_at[begin],
         terms=_terms(channel, timing, aligned, begin, end, joules, duration, duration - measured, time_bound_ns),
+        shift_joules=time_bound_ns * 1e-9 / np.sqrt(3.0) * np.subtract(*_edge_watts(aligned, end, begin)),
     )
 
 
@@ -121,7 +123,7 @@ def _terms(
     nothing = np.zeros(len(begin))
     meter = meter_term(channel, joules, seconds)
     spread = _near(aligned.edge_spread_watts, begin) + 0.0, _near(aligned.edge_spread_watts, end)
-    power = _near(aligned.edge_watts, begin), _near(aligned.edge_watts, end)
+    power = _edge_watts(aligned, begin, end)
     cell = _near(aligned.edge_cell_ns, begin), _near(aligned.edge_cell_ns, end)
     hidden = aligned.edge_hidden_watts[begin], aligned.edge_hidden_watts[end]
     edge = [_edge(timing, channel, *near) for near in zip(spread, cell, hidden, strict=True)]
@@ -138,6 +140,10 @@ def _terms(
     highest, lowest = _extremes(aligned)
     gap = (highest - lowest) * np.maximum(unmeasured_ns, 0.0) * 1e-9 / np.sqrt(12.0)
     return {"meter": meter, "edge": np.hypot(*edge), "sync": sync, "window": window, "step": step, "gap": gap}
+
+
+def _edge_watts(aligned: Aligned, *at: Ints) -> tuple[Floats, ...]:
+    return tuple(_near(aligned.edge_watts, edges) for edges in at)
 
 
 def _near(values: Floats, at: Ints) -> Floats:
