@@ -55,7 +55,7 @@ BENCHMARKS = {
     "align": Benchmark("Aligning 10⁸ readings with 10⁵ phases", ["align_throughput.py"]),
     "million": Benchmark("A million phases", ["many_phases.py"]),
     "ingest": Benchmark("What a director takes from a thousand agents", ["fleet_ingest.py"]),
-    "faults": Benchmark("What faults cost a fleet", ["fleet_faults.py"]),
+    "faults": Benchmark("What faults cost a fleet", ["fleet_faults.py", "--fleets", "56", "--parallel", "8"]),
     "clock": Benchmark("How exactly clocks are tied", ["clock_sync.py"]),
     "start": Benchmark("Starting and importing", ["start_up.py"]),
     "report": Benchmark("The report page of a day on eight GPUs", ["report_page.py"]),
