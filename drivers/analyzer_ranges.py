@@ -21,6 +21,11 @@ def range_above(ranges: Sequence[float], present: float) -> float | None:
     return next((each for each in ranges if each > present * (1 + 1e-6)), None)
 
 
+def range_for_seen(ranges: Sequence[float], seen: float, margin: float = 1.0) -> float:
+    """The lowest of the ranges (ascending) that holds `margin` times what was seen; the highest where none does."""
+    return next_range(ranges, seen * margin) or ranges[-1]
+
+
 def ranges_for(
     volts: Sequence[float], amperes: Sequence[float], max_volts: float, max_amperes: float
 ) -> tuple[float | None, float | None]:

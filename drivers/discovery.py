@@ -43,8 +43,8 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "powersensor3": "drivers.powersensor3.driver:PowerSensor3Driver",
     }
 )
+ANALYZERS = ("wt210", "wt310e", "wt330e", "gpm83xx", "pw333x", "chroma6620x", "lmg", "scpi")
 # Drivers that open nothing by themselves, by the setting that says where their device is.
-_ANALYZERS = ("wt210", "wt310e", "wt330e", "gpm83xx", "pw333x", "chroma6620x", "lmg", "scpi")
 ADDRESSED: Mapping[str, str] = MappingProxyType(
     {
         "replay": "path",
@@ -52,7 +52,7 @@ ADDRESSED: Mapping[str, str] = MappingProxyType(
         "snmp": "hosts",
         "ptdaemon": "host",
         "modbus": "map",
-        **dict.fromkeys((*_ANALYZERS, "powersensor3"), "port"),
+        **dict.fromkeys((*ANALYZERS, "powersensor3"), "port"),
     }
 )
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from director.fleet.ranging_settings import TAKE_RANGES, range_settings
+from director.fleet.ranging_settings import range_settings
 from director.session.fleet_record import (
     MOST_EVENTS,
     AgentEvent,
@@ -247,8 +247,8 @@ class FleetSession:
         settings: dict[str, dict[str, float | Literal["auto", "on", "off"]]] = {}
         for driver, found in self.fleet.ranges.items():
             probes = choices.settings.get(driver, {}).get("probe_s")  # then it finds its ranges by itself
-            if driver.partition(":")[0] in TAKE_RANGES and not probes:
-                settings[driver] = {**range_settings(found)}
+            if not probes and (told := range_settings(driver, found)):
+                settings[driver] = {**told}
         for driver, given in choices.settings.items():
             settings[driver] = {**settings.get(driver, {}), **given}
         return msgspec.structs.replace(choices, settings=settings)

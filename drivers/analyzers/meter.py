@@ -235,7 +235,11 @@ class Meter:
             if settings.probe_s:
                 raise Unavailable(reason, f"{fix} instead of probe_s")
             self.notes.append(Unavailable(reason, fix))
-        wanted: dict[Kind, str] = {"volts": settings.volts, "amperes": settings.amperes}
+        seen = found.for_seen({"volts": settings.volts_seen, "amperes": settings.amperes_seen})
+        wanted: dict[Kind, str] = {
+            "volts": settings.volts or seen["volts"],
+            "amperes": settings.amperes or seen["amperes"],
+        }
         if settings.probe_s:
             key = (self.dialog.identity, self.dialog.port.place)
             if key not in _PROBED:  # else it was lost and is opened again: its channels speak of the ranges found first

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from drivers.analyzer_ranges import next_range
+from drivers.analyzer_ranges import CURRENT_MARGIN, next_range, range_for_seen
 from drivers.analyzers.commands import Commands, is_off, same
 from drivers.analyzers.description import Ranges
 from drivers.analyzers.kept_settings import KeptSettings
@@ -52,6 +52,19 @@ class MeterRanges:
         nothing = {f"{verb}_{kind}": "" for verb in ("ask", "set", "ask_auto", "set_auto") for kind in KINDS}
         self.ranges = msgspec.structs.replace(self.ranges, **nothing)
         return True
+
+    def for_seen(self, seen: Mapping[Kind, float | None]) -> dict[Kind, str]:
+        """Which ranges to set for what a ranging stage saw at most: the lowest that have room for it.
+
+        Empty where nothing was seen, or where this meter is set by hand: nobody knows then that it was.
+        """
+        wanted: dict[Kind, str] = {}
+        for kind, margin in zip(KINDS, (1.0, CURRENT_MARGIN), strict=True):
+            most = seen[kind]
+            wanted[kind] = ""
+            if most and all(lane.set for lane in self._lanes(kind)):
+                wanted[kind] = f"{range_for_seen(self._table(kind), most, margin):g}"
+        return wanted
 
     def settle(self, wanted: Mapping[Kind, str]) -> None:
         """Set what is wanted (a number, "auto", or empty for as it is), and learn what is set then.

@@ -17,6 +17,8 @@ GENERAL = (
     "timeout_s",
     "volts",
     "amps",
+    "volts_seen",
+    "amps_seen",
     "probe_s",
     "power_factor",
     "accuracy_percent",
@@ -38,6 +40,8 @@ class MeterSettings:
     reply_s: float
     volts: str  # a number, "auto", or empty
     amperes: str
+    volts_seen: float | None  # in a ranging stage, at most
+    amperes_seen: float | None
     probe_s: float
     least_power_factor: float
     accuracy: Accuracy | None  # of power, where no specification of the meter is known
@@ -89,6 +93,8 @@ def read_settings(driver: str, settings: Mapping[str, str], description: Descrip
         reply_s=reply_s,
         volts=ranges[0],
         amperes=ranges[1],
+        volts_seen=read_number(driver, settings, "volts_seen", "volts"),
+        amperes_seen=read_number(driver, settings, "amps_seen", "amperes"),
         probe_s=probe_s,
         least_power_factor=factor if factor is not None else LEAST_POWER_FACTOR,
         accuracy=_accuracy(driver, settings, description),

@@ -18,7 +18,6 @@ from made_spool import MadeSpool  # noqa: E402
 from served_fleet import QUICK, ServedFleet, states, wait_for  # noqa: E402
 
 from director.fleet.local_socket import SOCKET, DirectorClient, NoDirector, new_request  # noqa: E402
-from director.fleet.ranging_settings import range_settings  # noqa: E402
 from power_agent.wire.frames import encode  # noqa: E402
 from power_agent.wire.messages import (  # noqa: E402
     Heartbeat,
@@ -165,7 +164,14 @@ def test_two_stages_are_two_phases_and_meters_get_the_ranges_that_were_found(pat
     assert states(manifest)[:4] == ["preparing", "ranging", "ranged", "measuring"]
     assert manifest["fleet"]["ranges"] == {"wt310e": {"volts": 230.0, "amps": 2.0, "watts": 100.0}}
     last = [message for message in agent.heard if isinstance(message, StartSampling)][-1]
-    assert last.choices.settings == {"wt310e": {"volts": 230.0, "amps": 5.0, "probe_s": 0.0}}, "what was given wins"
+    assert last.choices.settings == {
+        "wt310e": {
+            "volts_seen": 230.0,
+            "amps_seen": 2.0,
+            "amps": 5.0,
+            "probe_s": 0.0,
+        }  # of a driver, what was given wins
+    }
     import json
 
     summary = json.loads((fleet.sessions / name / "summary.json").read_text())
@@ -280,12 +286,3 @@ def test_without_a_director_it_says_how_to_start_one(tmp_path: Path) -> None:
         DirectorClient(tmp_path)
     with pytest.raises(NoDirector, match="cannot be read"):
         DirectorClient(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(("seen", "told"), [(2.0, 2.2), (18.0, 19.8), (19.0, 20.0), (25.0, 27.5), (39.0, 40.0)])
-def test_a_range_has_room_up_to_the_highest_that_a_meter_has(seen: float, told: float) -> None:
-    assert range_settings({"volts": 231.0, "amps": seen, "watts": 1.0}) == {
-        "volts": 231.0,
-        "amps": pytest.approx(told),
-        "probe_s": 0.0,
-    }

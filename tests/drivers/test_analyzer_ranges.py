@@ -15,6 +15,7 @@ from metered_load import SquareLoad
 from other_meters import Chroma, Gpm, Hioki, Lmg
 from yokogawa_meter import Wt210, Wt300
 
+from drivers.analyzer_ranges import range_for_seen
 from drivers.analyzers.description import Description
 
 Plug = Callable[..., PtyMeter]
@@ -92,6 +93,25 @@ def test_ranges_are_set_checked_and_put_back(plug: Plug, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_ranges_have_room_for_what_a_ranging_stage_saw(plug: Plug, name: str) -> None:
+    driver, make, ranges, settings = CASES[name]
+    meter = make()
+    line = plug(meter, baud=115200)
+    settings = {"port": str(line.path), "baud": "115200", "probe_s": "0.0", **settings}
+    found = opened(driver, volts_seen="230", amps_seen="2.9", **settings)
+    assert (meter.core.volts_range, meter.core.amperes_range) == ranges
+    assert not found.driver.notes
+    found.driver.close()
+
+
+@pytest.mark.parametrize(
+    ("seen", "chosen"), [(0.9, 1.0), (0.95, 2.0), (17.0, 20.0), (18.5, 40.0), (39.0, 40.0), (45.0, 40.0)]
+)
+def test_a_range_for_what_was_seen_has_a_tenth_of_room_up_to_the_highest(seen: float, chosen: float) -> None:
+    assert range_for_seen((1.0, 2.0, 5.0, 10.0, 20.0, 40.0), seen, 1.1) == chosen
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_automatic_ranges_are_seen_and_cost_accuracy(plug: Plug, name: str) -> None:
     driver, make, _, settings = CASES[name]
     meter = make()
@@ -145,6 +165,10 @@ def test_a_meter_that_does_not_answer_for_its_ranges_is_believed_to_be_set_as_th
     }
     assert read_until(group, bool)
     found.driver.close()
+    seen = opened(name, volts_seen="230", amps_seen="3", **settings)
+    told = next(channel.description for channel in seen.driver.groups[0].channels if channel.description)
+    assert "current range not fixed" in told  # whoever saw that has set nothing
+    seen.driver.close()
     if name == "pw333x":
         assert "they are neither set nor checked" in refused(name, probe_s="1", **settings).reason
 
