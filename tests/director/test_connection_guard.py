@@ -13,16 +13,9 @@ import pytest
 
 zmq = pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
 
+from scripted_director import DEADLINE_S, wait_for  # noqa: E402
+
 from director.fleet.connection_guard import HELD_BYTES, ConnectionGuard, _received  # noqa: E402
-
-DEADLINE_S = 20.0
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s, what
-        time.sleep(0.01)
 
 
 class Guarded:

@@ -4,7 +4,7 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from made_spool import MadeSpool, read_instants
 
 zmq = pytest.importorskip("zmq", reason="needs pyzmq: pip install 'ml-power-agent[fleet]'")
 
-from scripted_director import free_ports  # noqa: E402
+from scripted_director import DEADLINE_S, free_ports, wait_for  # noqa: E402
 
 from director.fleet.listener import Listener  # noqa: E402
 from director.fleet.peer_limits import MUTE_AFTER, MUTE_S, PeerLimits  # noqa: E402
@@ -37,15 +37,6 @@ from power_agent.wire.messages import (  # noqa: E402
     Welcome,
 )
 from power_agent.wire.sockets import Address, AddressProblem, AgentSockets, connect  # noqa: E402
-
-DEADLINE_S = 20.0
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s, what
-        time.sleep(0.01)
 
 
 class Director:
